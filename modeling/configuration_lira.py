@@ -1,0 +1,148 @@
+"""LiraConfig: two backbones, the widths of the trained part, and every choice of METHOD as a field.
+
+Fields marked *ours* have no value in the paper's public record; their defaults are this project's.
+"""
+
+from dataclasses import field
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_lira.LiraConfig",
+    "AutoModel": "modeling_lira.LiraForRetrieval",
+    "AutoModelForPreTraining": "modeling_lira.LiraForPreTraining",
+    "AutoProcessor": "processing_lira.LiraProcessor",
+}
+
+CHOICES = {
+    "multilingual_pooling": ("mean", "cls", "last"),
+    "english_pooling": ("mean", "cls", "last"),
+    "paths": ("both", "multilingual", "english"),
+    "selection": ("actor", "critic", "first"),
+    "fusion": ("transformer", "pooled"),
+    "policy": ("expected", "reinforce"),
+    "baseline": ("expected", "none"),
+    "queue": ("embeddings", "ema", "features", "none"),
+}
+AT_LEAST_ONE = ("num_bins", "width", "actor_width", "fusion_heads", "ndcg_k", "hinge_negatives", "collapse_patience")
+POSITIVE = ("contrast_temperature", "rank_temperature", "gate_temperature")
+NOT_NEGATIVE = (
+    "fusion_layers", "queue_size", "anchor_weight", "contrast_weight", "hinge_margin", "hinge_weight", "mean_variance_weight",
+    "consistency_weight", "false_negative_margin", "reward_semantic", "reward_emotional", "reward_pragmatic", "reward_similarity",
+)  # fmt: skip
+FRACTIONS = ("dropout", "path_dropout", "correction_scale", "ema_decay", "collapse_cosine")
+
+
+class LiraConfig(PreTrainedConfig):
+    """Configuration of every LiRA model.
+
+    Args:
+        multilingual_config, english_config: configurations of the two frozen backbones (any AutoModel encoder,
+            decoder-embedding, or encoder–decoder, of which the encoder is used).
+        multilingual_pooling, english_pooling: how a backbone's own sentence vector is pooled: mean, cls (first token), last.
+        languages: codes with a language token of their own; any other code uses the `und` row.
+        num_bins: S, bins per path (METHOD 1.1). width: d, the shared width (1.2).
+        actor_width, fusion_layers, fusion_heads, dropout: sizes of actor and fusion (ours).
+        embedding_dim: output width; None keeps d_g + d_h, a smaller one adds an orthogonally initialised projection.
+        paths: `both`, or one path only (the single-path controls). fusion: `transformer`, or `pooled` (the residual-MLP control).
+        selection: which candidate is read: the actor's, the critic's best, or the first.
+        correction_scale: shrinkage of the correction, 0 (frozen concatenation) to 1; chosen on validation (ours).
+        reward_*: alpha, beta, gamma, delta of the reward (ours: 0.25 each). policy, baseline: estimator of the policy loss.
+        anchor_weight: eta. contrast_weight: kappa; 0 is the paper's loss, which has a trivial minimum (METHOD 1.8).
+        collapse_cosine, collapse_rank, collapse_patience: training stops once the mean pairwise cosine stays above, or the
+            effective rank below, for so many steps in a row (ours).
+        ndcg_k, rank_temperature, gate_temperature: the soft nDCG; temperatures in units of cosine and of ranks.
+        hinge_*: margin in cosine, hardest negatives per positive. mean_variance_weight: weight of L_mv.
+        consistency_weight: weight of METHOD 2.5, where a perfect translation is given.
+        path_dropout: probability with which training drops each path (ours).
+        queue, queue_size, ema_decay: kind of the DocQueue, its entries, and the decay of the slow copy for `ema`.
+        false_negative_cosine, false_negative_margin: an unjudged product is no negative when its cosine to a positive
+            exceeds the first, or it outscores the best positive by more than the second.
+        cross_language_negatives: whether products of another language than the query's count as negatives (ours).
+    """
+
+    model_type = "lira"
+    sub_configs_defaults = {
+        "multilingual_config": SubConfigSpec(config_class=AutoConfig, model_type="xlm-roberta"),
+        "english_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
+    }
+
+    multilingual_config: dict | PreTrainedConfig | None = None
+    english_config: dict | PreTrainedConfig | None = None
+    multilingual_pooling: str = "mean"
+    english_pooling: str = "mean"
+    languages: list[str] = field(default_factory=lambda: ["vi", "th", "id", "ms", "ur", "bn", "fil", "en"])
+
+    num_bins: int = 8
+    width: int = 256
+    actor_width: int = 32
+    fusion_layers: int = 2
+    fusion_heads: int = 4
+    dropout: float = 0.1
+    embedding_dim: int | None = None
+    paths: str = "both"
+    fusion: str = "transformer"
+    selection: str = "actor"
+    correction_scale: float = 1.0
+
+    reward_semantic: float = 0.25
+    reward_emotional: float = 0.25
+    reward_pragmatic: float = 0.25
+    reward_similarity: float = 0.25
+    policy: str = "expected"
+    baseline: str = "expected"
+    anchor_weight: float = 1.0
+    contrast_weight: float = 1.0
+    contrast_temperature: float = 0.05
+    collapse_cosine: float = 0.98
+    collapse_rank: float = 1.5
+    collapse_patience: int = 20
+
+    ndcg_k: int = 10
+    rank_temperature: float = 0.03
+    gate_temperature: float = 2.0
+    hinge_weight: float = 1.0
+    hinge_margin: float = 0.2
+    hinge_negatives: int = 8
+    mean_variance_weight: float = 0.1
+    consistency_weight: float = 0.1
+    path_dropout: float = 0.1
+    queue: str = "none"
+    queue_size: int = 1024
+    ema_decay: float = 0.99
+    false_negative_cosine: float = 0.95
+    false_negative_margin: float = 0.1
+    cross_language_negatives: bool = False
+
+    def __post_init__(self, **kwargs):
+        # Every save, a Trainer checkpoint too, must open through each Auto class; save_pretrained alone names only the class saved.
+        kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        super().__post_init__(**kwargs)
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; choose one of {', '.join(allowed)}")
+        for names, floor, open_interval in ((AT_LEAST_ONE, 1, False), (POSITIVE, 0, True), (NOT_NEGATIVE, 0, False)):
+            for name in names:
+                value = getattr(self, name)
+                if isinstance(value, bool) or not isinstance(value, (int, float)) or value < floor or (open_interval and value == floor):
+                    raise ValueError(f"{name}: {value!r} is not allowed; a number {'above' if open_interval else 'of at least'} {floor} is")
+        for name in FRACTIONS:
+            if not isinstance(getattr(self, name), (int, float)) or not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; a number from 0 to 1 is")
+        if self.width % self.fusion_heads:
+            raise ValueError(f"fusion_heads: {self.fusion_heads} does not divide width {self.width}")
+        if not self.languages or not all(isinstance(code, str) for code in self.languages) or len(set(self.languages)) < len(self.languages):
+            raise ValueError(f"languages: {self.languages!r} must be a list of distinct codes")
+        if self.embedding_dim is not None and not 1 <= self.embedding_dim <= self.concat_dim:
+            raise ValueError(f"embedding_dim: {self.embedding_dim} is not allowed; None or 1 to {self.concat_dim} (d_g + d_h) is")
+
+    @property
+    def concat_dim(self) -> int:
+        """d_g + d_h, the width of the frozen concatenation."""
+        return self.multilingual_config.hidden_size + self.english_config.hidden_size
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the embeddings; the name that other libraries look for."""
+        return self.embedding_dim or self.concat_dim

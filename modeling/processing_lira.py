@@ -1,0 +1,200 @@
+"""LiraProcessor: two tokenizers, prompts, language ids, candidate translations and their scores -> the batch that LiRA reads."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, BatchEncoding, ProcessorMixin
+from transformers.utils import cached_file, logging
+
+logger = logging.get_logger(__name__)
+
+DEFAULT_LANGUAGES = ("vi", "th", "id", "ms", "ur", "bn", "fil", "en")
+PATHS = ("multilingual", "english")
+
+
+@dataclass
+class Row:
+    """One checked input. text is None for English-only rows; scores are one triple or None per translation."""
+
+    text: str | None
+    translations: list[str] = field(default_factory=list)
+    scores: list[tuple[float, float, float] | None] = field(default_factory=list)
+    language: str = "und"
+
+
+class LiraProcessor(ProcessorMixin):
+    """Turns texts with candidate translations into LiRA's batch.
+
+    Args:
+        tokenizer: of the multilingual backbone (saved at the root). english_tokenizer: of the English one (saved in a subfolder).
+        languages: codes in the order of config.languages; any other code becomes `und`, id 0.
+        prompts: name -> {"multilingual": prefix, "english": prefix}; `query` and `document` are always there.
+        max_length: tokens per text and path; longer texts are truncated, which is said once.
+    """
+
+    def __init__(self, tokenizer=None, english_tokenizer=None, languages=None, prompts=None, max_length=128, chat_template=None, **kwargs):
+        self.languages = list(languages or DEFAULT_LANGUAGES)
+        self.prompts = {name: dict.fromkeys(PATHS, "") for name in ("query", "document")} | (prompts or {})
+        for name, prefixes in self.prompts.items():
+            if not isinstance(prefixes, dict) or set(prefixes) != set(PATHS) or not all(isinstance(p, str) for p in prefixes.values()):
+                raise ValueError(f"prompts: {name!r} has {prefixes!r}; a prefix each for multilingual and english is needed")
+        if not isinstance(max_length, int) or max_length < 4:
+            raise ValueError(f"max_length: {max_length!r} is not allowed; a whole number of at least 4 is")
+        self.max_length = max_length
+        super().__init__(tokenizer, english_tokenizer, chat_template=chat_template)
+        for each in (tokenizer, english_tokenizer):
+            if each is not None and each.pad_token is None:
+                each.pad_token = each.eos_token
+
+    @classmethod
+    def from_backbones(cls, multilingual: str, english: str, *, languages=None, prompts=None, max_length: int = 128):
+        """A processor for the backbones' own tokenizers (ids or folders); prompts default to what their sentence-transformers files say."""
+        tokenizers, declared = [], {}
+        for path, name in zip(PATHS, (multilingual, english), strict=True):
+            try:
+                tokenizers.append(AutoTokenizer.from_pretrained(name))
+            except (OSError, ValueError) as error:
+                raise ValueError(f"{path}: {str(name)!r} holds no tokenizer that can be loaded ({str(error).splitlines()[0]})") from error
+            file = cached_file(
+                str(name), "config_sentence_transformers.json",
+                _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+            )  # fmt: skip
+            for prompt, prefix in (json.loads(Path(file).read_text()).get("prompts") or {}).items() if file else ():
+                prompt = "document" if prompt == "passage" else prompt
+                declared.setdefault(prompt, dict.fromkeys(PATHS, ""))[path] = prefix
+        return cls(*tokenizers, languages=languages, prompts=declared | (prompts or {}), max_length=max_length)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return [
+            "multilingual_input_ids", "multilingual_attention_mask", "english_input_ids", "english_attention_mask",
+            "candidate_mask", "translation_scores", "language_ids",
+        ]  # fmt: skip
+
+    def __call__(self, text=None, translations=None, scores=None, language=None, prompt_name=None, return_tensors="pt", **kwargs) -> BatchEncoding:
+        """The batch for texts.
+
+        Args:
+            text: list of B strings (or one string); None when translations stand alone. A text whose language is `en` and that has no
+                translations goes down the English path, as its own candidate.
+            translations: per text a list of up to K English candidates (a string counts as one; None or [] as no translation).
+            scores: per text, per candidate the critic's (semantic, emotional, pragmatic), each in 1..10; None where unscored.
+            language: one code, or one per text; None and codes outside `languages` mean `und`.
+            prompt_name: a name of `prompts`, whose prefixes go before text and candidates.
+            return_tensors: "pt"; nothing else is supported.
+        Returns multilingual_* [B, L], english_* [B, K, L], candidate_mask [B, K], translation_scores [B, K, 3] (NaN: unscored),
+        language_ids [B]. Raises ValueError that names the argument, the bad value and what is allowed."""
+        if kwargs:
+            raise ValueError(f"{next(iter(kwargs))}: no argument of LiraProcessor; allowed: text, translations, scores, language, prompt_name")
+        if return_tensors != "pt":
+            raise ValueError(f"return_tensors: {return_tensors!r} is not supported; 'pt' is")
+        return self.batch(self.check(text, translations, scores, language), prompt_name=prompt_name)
+
+    # -- checking ------------------------------------------------------------------------------------------------------------
+
+    def check(self, text, translations=None, scores=None, language=None) -> list[Row]:
+        """The arguments of __call__ as checked rows."""
+        text = [text] if isinstance(text, str) else text
+        if text is None and translations is None:
+            raise ValueError("text: None, and translations is None too; give at least one of them")
+        if isinstance(translations, str):
+            raise ValueError(f"translations: {translations!r} is a string; a list with one list of candidates per text is needed")
+        for name, value in (("text", text), ("translations", translations), ("scores", scores)):
+            if value is not None and (not isinstance(value, (list, tuple)) or not value):
+                raise ValueError(f"{name}: {value!r} is not allowed; a list with at least one entry is")
+        count = len(text if text is not None else translations)
+        texts = [None] * count if text is None else [check_text(f"text[{i}]", t) for i, t in enumerate(text)]
+        for name, value in (("translations", translations), ("scores", scores)):
+            if value is not None and len(value) != count:
+                raise ValueError(f"{name}: {len(value)} entries for {count} texts; one per text is needed")
+        if language is None or isinstance(language, str):
+            language = [language] * count
+        if not isinstance(language, (list, tuple)) or len(language) != count:
+            raise ValueError(f"language: {language!r} is not allowed; one code, or a list with one code for each of the {count} texts, is")
+        rows = []
+        for i in range(count):
+            if language[i] is not None and not isinstance(language[i], str):
+                raise ValueError(f"language[{i}]: {language[i]!r} is not a string; a code such as {self.languages[0]!r} is needed")
+            candidates = translations[i] if translations is not None else None
+            candidates = [candidates] if isinstance(candidates, str) else candidates or []
+            if not isinstance(candidates, (list, tuple)):
+                raise ValueError(f"translations[{i}]: {candidates!r} is not allowed; a list of strings is")
+            candidates = [check_text(f"translations[{i}][{k}]", c) for k, c in enumerate(candidates)]
+            given = scores[i] if scores is not None and scores[i] is not None else [None] * len(candidates)
+            row = Row(texts[i], candidates, check_scores(f"scores[{i}]", given, len(candidates)), language[i] or "und")
+            if row.language == "en" and row.text is not None and not candidates:
+                row.text, row.translations, row.scores = None, [row.text], [None]  # an English text is its own translation
+            if row.text is None and not row.translations:
+                raise ValueError(f"translations[{i}]: empty, and there is no text either; give at least one of them")
+            rows.append(row)
+        return rows
+
+    # -- tokens --------------------------------------------------------------------------------------------------------------
+
+    def batch(self, rows: list[Row], prompt_name: str | None = None) -> BatchEncoding:
+        """The batch of checked rows (see __call__)."""
+        if prompt_name is not None and prompt_name not in self.prompts:
+            raise ValueError(f"prompt_name: {prompt_name!r} is not known; allowed: {', '.join(sorted(self.prompts))}")
+        data, width = {}, max(1, max(len(row.translations) for row in rows))
+        here = torch.tensor([row.text is not None for row in rows])
+        ids, mask = self._tokens("multilingual", [row.text or "" for row in rows], prompt_name)
+        data["multilingual_input_ids"], data["multilingual_attention_mask"] = ids, mask * here[:, None]  # [B, L]
+        real = torch.tensor([[k < len(row.translations) for k in range(width)] for row in rows])  # [B, K]
+        candidates = [candidate for row in rows for candidate in row.translations]
+        ids, mask = self._tokens("english", candidates or [""], prompt_name)
+        for name, tensor in (("input_ids", ids), ("attention_mask", mask if candidates else mask * 0)):
+            spread = torch.zeros(*real.shape, tensor.shape[-1], dtype=torch.long)  # [B, K, L]
+            if candidates:
+                spread[real] = tensor
+            data[f"english_{name}"] = spread
+        data["candidate_mask"] = real
+        data["translation_scores"] = torch.full((*real.shape, 3), torch.nan)  # [B, K, 3]
+        for i, row in enumerate(rows):
+            for k, triple in enumerate(row.scores):
+                if triple is not None:
+                    data["translation_scores"][i, k] = torch.tensor(triple)
+        data["language_ids"] = self.language_ids([row.language for row in rows])
+        return BatchEncoding(data)
+
+    def language_ids(self, codes: list[str]) -> torch.Tensor:
+        """Row of the language token [B]: place in `languages` plus one; 0 is `und`."""
+        return torch.tensor([self.languages.index(code) + 1 if code in self.languages else 0 for code in codes])
+
+    def prefixed(self, path: str, text: str, prompt_name: str | None) -> str:
+        return (self.prompts[prompt_name][path] if prompt_name else "") + text
+
+    def _tokens(self, path: str, texts: list[str], prompt_name: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+        tokenizer = self.tokenizer if path == "multilingual" else self.english_tokenizer
+        texts = [self.prefixed(path, text, prompt_name) for text in texts]
+        encoded = tokenizer(texts, padding=True, padding_side="right", truncation=True, max_length=self.max_length, return_tensors="pt")
+        if any(encoding.overflowing for encoding in encoded.encodings or ()):
+            logger.warning_once(f"texts longer than {self.max_length} tokens are truncated (max_length of the processor); said once")
+        return encoded["input_ids"], encoded["attention_mask"]
+
+
+def check_text(name: str, text) -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"{name}: {text!r} is not a string")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}: a lone surrogate at character {error.start} is not text; repair the encoding of the input") from None
+    return text
+
+
+def check_scores(name: str, scores, candidates: int) -> list[tuple[float, float, float] | None]:
+    if not isinstance(scores, (list, tuple)) or len(scores) != candidates:
+        given = f"{len(scores)} scores" if isinstance(scores, (list, tuple)) else repr(scores)
+        raise ValueError(f"{name}: {given} for {candidates} candidates; one triple (semantic, emotional, pragmatic) or None each is needed")
+    for k, triple in enumerate(scores):
+        if triple is None:
+            continue
+        numbers = isinstance(triple, (list, tuple)) and len(triple) == 3 and all(
+            isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) and 1 <= v <= 10 for v in triple
+        )
+        if not numbers:
+            raise ValueError(f"{name}[{k}]: {triple!r} is not allowed; three numbers from 1 to 10 (semantic, emotional, pragmatic) are, or None")
+    return [None if triple is None else tuple(float(v) for v in triple) for triple in scores]
