@@ -9,14 +9,17 @@ calls `eval()`.
 
 import copy
 import difflib
+import json
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput, logging
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_TEXT_ENCODING_MAPPING
+from transformers.utils import ModelOutput, cached_file, logging
 
 from .configuration_lira import LiraConfig
 from .objectives_lira import (
@@ -259,9 +262,8 @@ class LiraPreTrainedModel(PreTrainedModel):
         backbones = {}
         for path, name in (("multilingual", multilingual), ("english", english)):
             try:
-                backbone_config = AutoConfig.from_pretrained(name)
-                loader = AutoModelForTextEncoding if backbone_config.is_encoder_decoder else AutoModel
-                backbones[path] = loader.from_pretrained(name, dtype=dtype)
+                loader = auto_class(AutoConfig.from_pretrained(name))
+                backbones[path] = encoder_of(loader.from_pretrained(name, dtype=dtype))
             except (OSError, ValueError) as error:
                 raise ValueError(f"{path}: {str(name)!r} is neither a model folder nor a Hub id that can be loaded ({str(error).splitlines()[0]})") from error
             config_fields.setdefault(f"{path}_pooling", pooling_of(str(name), backbones[path].config))
@@ -280,21 +282,14 @@ class LiraPreTrainedModel(PreTrainedModel):
 
 def pooling_of(name: str, config) -> str:
     """mean, cls or last: what the backbone's sentence-transformers files say, else last for decoders and mean for encoders."""
-    from json import loads
-    from pathlib import Path
-
-    from transformers.utils import cached_file
-
     path = cached_file(
         name, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
     )
-    declared = loads(Path(path).read_text()) if path else {}
+    declared = json.loads(Path(path).read_text()) if path else {}
     for pooling, keys in (("cls", ("pooling_mode_cls_token",)), ("last", ("pooling_mode_lasttoken",)), ("mean", ("pooling_mode_mean_tokens",))):
         if any(declared.get(key) for key in keys) or declared.get("pooling_mode") in (pooling, pooling + "token"):
             return pooling
-    decoders = ("CausalLM",)
-    is_decoder = any(architecture.endswith(decoders) for architecture in config.architectures or []) and not config.is_encoder_decoder
-    return "last" if is_decoder else "mean"
+    return "last" if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING else "mean"
 
 
 class LiraModel(LiraPreTrainedModel):
@@ -302,8 +297,8 @@ class LiraModel(LiraPreTrainedModel):
 
     def __init__(self, config: LiraConfig):
         super().__init__(config)
-        self.multilingual = backbone_from(config.multilingual_config)
-        self.english = backbone_from(config.english_config)
+        self.multilingual = encoder_of(auto_class(config.multilingual_config).from_config(config.multilingual_config))
+        self.english = encoder_of(auto_class(config.english_config).from_config(config.english_config))
         self.arca = Arca(config)
         self.lasr = Lasr(config)
         self.post_init()
@@ -446,9 +441,14 @@ class LiraModel(LiraPreTrainedModel):
         return self.fuse(self.encode_features(batch))
 
 
-def backbone_from(config) -> PreTrainedModel:
-    """A backbone with random weights: an AutoModel, or the encoder of an encoder–decoder."""
-    return (AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel).from_config(config)
+def auto_class(config):
+    """The Auto class that opens a backbone: where a text-encoder class exists (T5, mT5, BERT ...) that one, else AutoModel."""
+    return AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
+
+
+def encoder_of(backbone: PreTrainedModel) -> PreTrainedModel:
+    """The backbone itself, or its encoder where it came with a decoder that LiRA never runs (M2M100, BART ...)."""
+    return backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
 
 
 # ---- heads ---------------------------------------------------------------------------------------------------------------
