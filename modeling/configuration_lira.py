@@ -25,10 +25,11 @@ CHOICES = {
     "baseline": ("expected", "none"),
     "queue": ("embeddings", "ema", "features", "none"),
 }
-AT_LEAST_ONE = ("num_bins", "width", "actor_width", "fusion_heads", "ndcg_k", "hinge_negatives", "collapse_patience")
+AT_LEAST_ONE = ("num_bins", "width", "actor_width", "fusion_layers", "fusion_heads", "ndcg_k", "hinge_negatives", "collapse_patience")
+WHOLE = (*AT_LEAST_ONE, "queue_size")
 POSITIVE = ("contrast_temperature", "rank_temperature", "gate_temperature")
 NOT_NEGATIVE = (
-    "fusion_layers", "queue_size", "anchor_weight", "contrast_weight", "hinge_margin", "hinge_weight", "mean_variance_weight",
+    "queue_size", "anchor_weight", "contrast_weight", "hinge_margin", "hinge_weight", "mean_variance_weight",
     "consistency_weight", "false_negative_margin", "reward_semantic", "reward_emotional", "reward_pragmatic", "reward_similarity",
 )  # fmt: skip
 FRACTIONS = ("dropout", "path_dropout", "correction_scale", "ema_decay", "collapse_cosine")
@@ -119,23 +120,34 @@ class LiraConfig(PreTrainedConfig):
         # Every save, a Trainer checkpoint too, must open through each Auto class; save_pretrained alone names only the class saved.
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
         super().__post_init__(**kwargs)
+        self.check_values()
+
+    def check_values(self) -> None:
+        """Raises ValueError for the first bad field; models ask again, because `from_pretrained(..., field=value)` sets fields unchecked."""
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; choose one of {', '.join(allowed)}")
         for names, floor, open_interval in ((AT_LEAST_ONE, 1, False), (POSITIVE, 0, True), (NOT_NEGATIVE, 0, False)):
             for name in names:
                 value = getattr(self, name)
-                if isinstance(value, bool) or not isinstance(value, (int, float)) or value < floor or (open_interval and value == floor):
-                    raise ValueError(f"{name}: {value!r} is not allowed; a number {'above' if open_interval else 'of at least'} {floor} is")
+                kind = int if name in WHOLE else (int, float)
+                if isinstance(value, bool) or not isinstance(value, kind) or not value >= floor or (open_interval and value == floor):
+                    raise ValueError(
+                        f"{name}: {value!r} is not allowed; a {'whole ' if kind is int else ''}number "
+                        f"{'above' if open_interval else 'of at least'} {floor} is"
+                    )
         for name in FRACTIONS:
             if not isinstance(getattr(self, name), (int, float)) or not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; a number from 0 to 1 is")
+        if self.path_dropout > 0.5:
+            raise ValueError(f"path_dropout: {self.path_dropout!r} is not allowed; a number from 0 to 0.5 is (each path, and never both)")
         if self.width % self.fusion_heads:
             raise ValueError(f"fusion_heads: {self.fusion_heads} does not divide width {self.width}")
-        if not self.languages or not all(isinstance(code, str) for code in self.languages) or len(set(self.languages)) < len(self.languages):
+        codes = self.languages if isinstance(self.languages, (list, tuple)) else []
+        if not codes or not all(isinstance(code, str) for code in codes) or len(set(codes)) < len(codes):
             raise ValueError(f"languages: {self.languages!r} must be a list of distinct codes")
-        if self.embedding_dim is not None and not 1 <= self.embedding_dim <= self.concat_dim:
-            raise ValueError(f"embedding_dim: {self.embedding_dim} is not allowed; None or 1 to {self.concat_dim} (d_g + d_h) is")
+        if self.embedding_dim is not None and not (isinstance(self.embedding_dim, int) and 1 <= self.embedding_dim <= self.concat_dim):
+            raise ValueError(f"embedding_dim: {self.embedding_dim!r} is not allowed; None or 1 to {self.concat_dim} (d_g + d_h) is")
 
     @property
     def concat_dim(self) -> int:

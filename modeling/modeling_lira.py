@@ -68,7 +68,7 @@ def sentence_pooling(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
     """A backbone's own sentence vector [N, h], normalised, from token states [N, L, h]: mean, cls (first valid), last (last valid)."""
     mask = mask.bool()
     if pooling == "mean":
-        pooled = (states.float() * mask[..., None]).sum(1) / mask.sum(-1, keepdim=True).clamp_min(1)
+        pooled = states.float().masked_fill(~mask[..., None], 0).sum(1) / mask.sum(-1, keepdim=True).clamp_min(1)
     else:
         place = mask.long().argmax(-1) if pooling == "cls" else mask.shape[1] - 1 - mask.long().flip(-1).argmax(-1)
         pooled = states[torch.arange(len(states), device=states.device), place].float()
@@ -117,15 +117,17 @@ class Actor(nn.Module):
 
     def prior(self, scores: Tensor, english_pooled: Tensor, mask: Tensor) -> Tensor:
         """The critic's logits [B, K]; ties go to the candidate nearest to the others in the frozen English space (ours), which no
-        order of candidates can change."""
+        order of candidates can change. Two candidates are equally near to one another: a fixed direction then decides, else rounding
+        would, and with it the order and the rest of the batch."""
         unit = english_pooled * mask[..., None]  # [B, K, d_h]
         agreement = (unit * unit.sum(1, keepdim=True)).sum(-1) / mask.sum(-1, keepdim=True).clamp_min(1)
-        return self.critic(scores) + 1e-3 * agreement
+        direction = F.normalize(torch.arange(unit.shape[-1], device=unit.device).cos(), dim=0)
+        return self.critic(scores) + 1e-3 * (agreement + 0.1 * (unit * direction).sum(-1))
 
     def forward(self, scores: Tensor, similarity: Tensor, prior: Tensor) -> Tensor:
         """scores [B, K, 3] in 1..10, NaN where unscored; similarity [B, K] in [-1, 1]; prior [B, K] -> logits [B, K]."""
         features = torch.where(scores.isnan(), self.unscored.expand_as(scores), 0.1 * torch.nan_to_num(scores))
-        return prior + self.correction(torch.cat([features, similarity[..., None]], -1))[..., 0]
+        return prior + self.correction(torch.cat([features, similarity[..., None]], -1).to(similarity.dtype))[..., 0]
 
 
 class Arca(nn.Module):
@@ -140,7 +142,8 @@ class Arca(nn.Module):
 
 class Lasr(nn.Module):
     """normalise([w_g g; w_h h_a] + correction), the correction's last layer starting at zero (METHOD 2.1): at step 0 the embedding
-    is the frozen concatenation. `fusion="pooled"` replaces the fused sequence by a residual MLP on the two sentence vectors."""
+    is the frozen concatenation. Beside the read-out and z, the correction reads the concatenation itself (ours). `fusion="pooled"`
+    replaces the fused sequence by a residual MLP on the two sentence vectors."""
 
     def __init__(self, config: LiraConfig):
         super().__init__()
@@ -155,18 +158,15 @@ class Lasr(nn.Module):
             self.language = nn.Embedding(len(config.languages) + 1, d)  # row 0 is `und`
             self.position = nn.Embedding(2 * config.num_bins, d)  # a path embedding for each of its bins
             self.absent = nn.Embedding(2, d)  # stands in for E of an absent path
-            layer = nn.TransformerEncoderLayer(
-                d, config.fusion_heads, 4 * d, config.dropout, activation="gelu", batch_first=True, norm_first=True
-            )
+            layer = nn.TransformerEncoderLayer(d, config.fusion_heads, 4 * d, config.dropout, activation="gelu", batch_first=True, norm_first=True)
             self.encoder = nn.TransformerEncoder(layer, config.fusion_layers, nn.LayerNorm(d), enable_nested_tensor=False)
-            self.correction = nn.Sequential(nn.LayerNorm(3 * d), nn.Linear(3 * d, 4 * d), nn.GELU(), nn.Linear(4 * d, total))
+            self.base_norm, self.fused_norm = nn.LayerNorm(total), nn.LayerNorm(3 * d)
+            self.correction = nn.Sequential(nn.Linear(total + 3 * d, 4 * d), nn.GELU(), nn.Linear(4 * d, total))
         self.projection = nn.Linear(total, config.embedding_dim, bias=False) if config.embedding_dim else None
 
-    def forward(
-        self, source: Tensor, target: Tensor, source_pooled: Tensor, target_pooled: Tensor, present: Tensor, language_ids: Tensor
-    ) -> Tensor:
+    def forward(self, source: Tensor, target: Tensor, source_pooled: Tensor, target_pooled: Tensor, present: Tensor, language_ids: Tensor) -> Tensor:
         """source, target [B, S, d]: bin streams; *_pooled [B, d_g], [B, d_h]: sentence vectors; present [B, 2]: which path is there;
-        language_ids [B], 0 for `und` -> embeddings [B, d_out], L2-normalised."""
+        language_ids [B], 0 for `und` -> embeddings [B, d_out], L2-normalised; zero at step 0 for a row with neither path."""
         base = torch.cat(
             [
                 torch.where(present[:, :1], self.path_weight[0] * source_pooled, self.absent_multilingual),
@@ -182,8 +182,11 @@ class Lasr(nn.Module):
             masked = F.pad(~present.repeat_interleave(self.config.num_bins, dim=1), (1, 0))  # the language token is always there
             fused = self.encoder(sequence, src_key_padding_mask=masked)[:, 0]  # [B, d]
             means = torch.where(present[..., None], torch.stack([source.mean(1), target.mean(1)], 1), self.absent.weight)  # [B, 2, d]
-            correction = self.correction(torch.cat([fused, means.flatten(1)], -1))
-        embedding = F.normalize(base + self.config.correction_scale * correction, dim=-1)
+            read_out = self.fused_norm(torch.cat([fused, means.flatten(1)], -1))  # [B, 3d]
+            correction = self.correction(torch.cat([self.base_norm(base), read_out], -1))
+        vector = base + self.config.correction_scale * correction
+        vector = torch.where(present.any(-1, keepdim=True), vector, vector.detach())  # normalising a zero row: a gradient of 1e12
+        embedding = F.normalize(vector, dim=-1)
         return embedding if self.projection is None else F.normalize(self.projection(embedding), dim=-1)
 
 
@@ -221,6 +224,7 @@ class LiraPreTrainedModel(PreTrainedModel):
     base_model_prefix = "lira"
     _supports_sdpa = True
     _supports_flash_attn = True
+    _keep_in_fp32_modules_strict = ["arca", "lasr"]  # else a folder with half-precision backbones opens with half-precision weights here
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -265,11 +269,10 @@ class LiraPreTrainedModel(PreTrainedModel):
                 loader = auto_class(AutoConfig.from_pretrained(name))
                 backbones[path] = encoder_of(loader.from_pretrained(name, dtype=dtype))
             except (OSError, ValueError) as error:
-                raise ValueError(f"{path}: {str(name)!r} is neither a model folder nor a Hub id that can be loaded ({str(error).splitlines()[0]})") from error
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"{path}: {str(name)!r} is neither a model folder nor a Hub id that can be loaded ({reason})") from error
             config_fields.setdefault(f"{path}_pooling", pooling_of(str(name), backbones[path].config))
-        config = LiraConfig(
-            multilingual_config=backbones["multilingual"].config, english_config=backbones["english"].config, **config_fields
-        )
+        config = LiraConfig(multilingual_config=backbones["multilingual"].config, english_config=backbones["english"].config, **config_fields)
         with torch.device("meta"):  # the backbones' random weights would be thrown away, and may be large
             model = cls(config)
         lira = model if isinstance(model, LiraModel) else model.lira
@@ -282,20 +285,20 @@ class LiraPreTrainedModel(PreTrainedModel):
 
 def pooling_of(name: str, config) -> str:
     """mean, cls or last: what the backbone's sentence-transformers files say, else last for decoders and mean for encoders."""
-    path = cached_file(
-        name, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
-    )
+    path = cached_file(name, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False)
     declared = json.loads(Path(path).read_text()) if path else {}
     for pooling, keys in (("cls", ("pooling_mode_cls_token",)), ("last", ("pooling_mode_lasttoken",)), ("mean", ("pooling_mode_mean_tokens",))):
         if any(declared.get(key) for key in keys) or declared.get("pooling_mode") in (pooling, pooling + "token"):
             return pooling
-    return "last" if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING else "mean"
+    decoder = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    return "last" if decoder and not config.is_encoder_decoder else "mean"
 
 
 class LiraModel(LiraPreTrainedModel):
     """Both backbones, Arca and LaSR. Heads add a loss; all weights live here, so a stage-1 folder opens in every head."""
 
     def __init__(self, config: LiraConfig):
+        config.check_values()
         super().__init__(config)
         self.multilingual = encoder_of(auto_class(config.multilingual_config).from_config(config.multilingual_config))
         self.english = encoder_of(auto_class(config.english_config).from_config(config.english_config))
@@ -389,8 +392,10 @@ class LiraModel(LiraPreTrainedModel):
         logits = arca.actor(scores, similarity, prior).masked_fill(~mask, -torch.inf)
         ranking = {"actor": logits, "critic": prior.masked_fill(~mask, -torch.inf), "first": mask.float()}[self.config.selection]
         choice = ranking.argmax(-1)  # the first of equals
-        return source, target, LiraModelOutput(
-            multilingual_embeds=multilingual, english_embeds=english, similarity=similarity, actor_logits=logits, choice=choice
+        return (
+            source,
+            target,
+            LiraModelOutput(multilingual_embeds=multilingual, english_embeds=english, similarity=similarity, actor_logits=logits, choice=choice),
         )
 
     def fuse(self, features: dict[str, Tensor], parts: tuple[Arca, Lasr] | None = None) -> LiraModelOutput:
@@ -456,6 +461,8 @@ def encoder_of(backbone: PreTrainedModel) -> PreTrainedModel:
 
 class LiraHead(LiraPreTrainedModel):
     """What the heads share: LiraModel as `lira`, and running means of what a step measured, for whoever logs."""
+
+    accepts_loss_kwargs = False  # **inputs is no invitation to the Trainer to pass num_items_in_batch
 
     def __init__(self, config: LiraConfig):
         super().__init__(config)
@@ -552,6 +559,7 @@ class LiraForRetrieval(LiraHead):
         judged_product_ids: Tensor | None = None,
         judged_family_ids: Tensor | None = None,
         references: dict[str, Tensor] | None = None,
+        product_references: dict[str, Tensor] | None = None,
         return_loss: bool = True,
         **inputs: Tensor,
     ) -> LiraModelOutput:
@@ -561,8 +569,8 @@ class LiraForRetrieval(LiraHead):
             products: inputs of the step's C products. relevances: [Q, C] grades, -1 where unjudged.
             product_ids, family_ids: [C] long. judged_product_ids, judged_family_ids: [Q, J] long, padded with -1: all that the
                 query's judgements name, in the step or not; their copies in the queue are no negatives.
-            references: inputs of the perfect translation as both text and candidate, [Q] rows, for the consistency term; rows
-                without one have neither path."""
+            references, product_references: inputs of the perfect translations as both text and candidate, [Q] and [C] rows, for the
+                consistency term; rows without one have neither path."""
         queries = self.lira.fuse(self.lira.encode_features(inputs))
         if products is None or not return_loss:
             return queries
@@ -579,9 +587,7 @@ class LiraForRetrieval(LiraHead):
         for name, judged in (("product", judged_product_ids), ("family", judged_family_ids)):
             if judged is not None and ids.get(name) is not None:
                 same_judged |= torch.stack([torch.isin(ids[name], row[row >= 0]) for row in judged])
-        unsafe = unsafe_negatives(
-            scores, gains, candidates, same_judged, self.config.false_negative_cosine, self.config.false_negative_margin
-        )
+        unsafe = unsafe_negatives(scores, gains, candidates, same_judged, self.config.false_negative_cosine, self.config.false_negative_margin)
         mask = ~unsafe
         if query_language is not None and not self.config.cross_language_negatives:
             mask = mask & ((gains >= 0) | (query_language[:, None] == language))
@@ -592,13 +598,10 @@ class LiraForRetrieval(LiraHead):
             "mean_variance": mean_variance_loss(torch.cat([queries.embeddings, found])),
         }
         weights = {"ndcg": 1.0, "hinge": config.hinge_weight, "mean_variance": config.mean_variance_weight, "consistency": config.consistency_weight}
-        if references is not None and config.consistency_weight:
-            reference = self.lira.encode_features(references)
-            given = reference["text_mask"] & reference["candidate_mask"].any(-1)
-            if given.any():
-                with torch.no_grad():
-                    target = self.lira.fuse(reference).embeddings
-                losses["consistency"] = consistency_loss(queries.embeddings[given], target[given])
+        pairs = [(queries.embeddings, references), (found, product_references)]
+        terms = [self._consistency(own, given) for own, given in pairs if given is not None and config.consistency_weight]
+        if terms:
+            losses["consistency"] = torch.stack(terms).mean()
         queries.loss = sum(weights[name] * loss for name, loss in losses.items())
         queries.losses = {name: loss.detach() for name, loss in losses.items()}
         unjudged = (gains < 0).sum().clamp_min(1)
@@ -610,6 +613,18 @@ class LiraForRetrieval(LiraHead):
             self._enqueue(found, features, product_ids, family_ids)
         return queries
 
+    def _consistency(self, embeddings: Tensor, references: dict[str, Tensor]) -> Tensor:
+        """METHOD 2.5: embeddings [B, D] against those of their perfect translations, read without gradient, noise or dropout."""
+        features = self.lira.encode_features(references)
+        given = features["text_mask"] & features["candidate_mask"].any(-1)
+        if not given.any():
+            return embeddings.sum() * 0
+        self.lira.lasr.eval()
+        with torch.no_grad():
+            target = self.lira.fuse(features).embeddings
+        self.lira.lasr.train(self.training)
+        return consistency_loss(embeddings[given], target[given])
+
     # -- the queue of past products ------------------------------------------------------------------------------------
 
     def _with_queue(self, found, features, product_ids, family_ids, training: bool) -> tuple[Tensor, dict[str, Tensor]]:
@@ -620,7 +635,10 @@ class LiraForRetrieval(LiraHead):
         rows = self.queue.contents()
         ids = {name: None if own is None else torch.cat([own, rows[name]]) for name, own in ids.items()}
         # `features` are embedded anew, with gradient: in effect a larger batch; the other kinds are constants
-        past = self.lira.fuse({name: rows[name] for name in features}).embeddings if self.config.queue == "features" else rows["embedding"]
+        if self.config.queue == "features":
+            past = self.lira.fuse({name: rows[name].clone() for name in features}).embeddings  # the ring is written to before backward
+        else:
+            past = rows["embedding"]
         return torch.cat([found, past]), ids
 
     @torch.no_grad()

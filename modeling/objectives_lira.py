@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 # ---- stage 1 -------------------------------------------------------------------------------------------------------
 
 
@@ -71,11 +70,11 @@ def soft_rank(scores: Tensor, rows: Tensor, columns: Tensor, mask: Tensor, tempe
 
 
 def soft_ndcg_loss(scores: Tensor, gains: Tensor, mask: Tensor, k: int, temperature: float, gate_temperature: float) -> Tensor:
-    """1 - soft nDCG@k, mean over the queries that have a gain (METHOD 2.3); scores, gains and mask are [Q, C].
+    """1 - soft nDCG@k, mean over the queries that have a gain (METHOD 2.3); scores, gains and mask are [Q, C]; -1 is unjudged, gain 0.
 
     The gate sigmoid((k + 0.5 - r) / gate_temperature) closes past rank k. Only products with gain > 0 get a rank, so the cost is
     O(relevant * candidates)."""
-    gains = gains.float().masked_fill(~mask, 0)
+    gains = gains.float().clamp_min(0).masked_fill(~mask, 0)
     ideal = gains.topk(min(k, gains.shape[-1]), dim=-1).values  # [Q, k]
     discount = torch.log2(torch.arange(2, ideal.shape[-1] + 2, device=scores.device, dtype=torch.float32))
     ideal = (ideal / discount).sum(-1)  # [Q]
@@ -114,9 +113,7 @@ def consistency_loss(embeddings: Tensor, references: Tensor) -> Tensor:
     return anchor_loss(embeddings, references.detach())
 
 
-def unsafe_negatives(
-    scores: Tensor, relevances: Tensor, products: Tensor, same_judged: Tensor, max_cosine: float, max_margin: float
-) -> Tensor:
+def unsafe_negatives(scores: Tensor, relevances: Tensor, products: Tensor, same_judged: Tensor, max_cosine: float, max_margin: float) -> Tensor:
     """Which unjudged candidates must not serve as a query's negatives [Q, C] (METHOD 2.3, safe negatives).
 
     relevances [Q, C] holds grades, -1 where unjudged; products [C, D] unit vectors; same_judged [Q, C] marks a product or family id

@@ -17,12 +17,14 @@ PATHS = ("multilingual", "english")
 
 @dataclass
 class Row:
-    """One checked input. text is None for English-only rows; scores are one triple or None per translation."""
+    """One checked input. text is None for English-only rows; scores are one triple or None per translation; prompt is its own
+    prompt's name, which the prompt_name of a call overrides."""
 
     text: str | None
     translations: list[str] = field(default_factory=list)
     scores: list[tuple[float, float, float] | None] = field(default_factory=list)
     language: str = "und"
+    prompt: str | None = None
 
 
 class LiraProcessor(ProcessorMixin):
@@ -136,15 +138,18 @@ class LiraProcessor(ProcessorMixin):
 
     def batch(self, rows: list[Row], prompt_name: str | None = None) -> BatchEncoding:
         """The batch of checked rows (see __call__)."""
-        if prompt_name is not None and prompt_name not in self.prompts:
-            raise ValueError(f"prompt_name: {prompt_name!r} is not known; allowed: {', '.join(sorted(self.prompts))}")
+        prompts = [prompt_name or row.prompt for row in rows]
+        for name in prompts:
+            if name is not None and name not in self.prompts:
+                raise ValueError(f"prompt_name: {name!r} is not known; allowed: {', '.join(sorted(self.prompts))}")
         data, width = {}, max(1, max(len(row.translations) for row in rows))
         here = torch.tensor([row.text is not None for row in rows])
-        ids, mask = self._tokens("multilingual", [row.text or "" for row in rows], prompt_name)
+        texts = [self.prefixed("multilingual", row.text or "", name) for row, name in zip(rows, prompts, strict=True)]
+        ids, mask = self.tokens("multilingual", texts)
         data["multilingual_input_ids"], data["multilingual_attention_mask"] = ids, mask * here[:, None]  # [B, L]
         real = torch.tensor([[k < len(row.translations) for k in range(width)] for row in rows])  # [B, K]
-        candidates = [candidate for row in rows for candidate in row.translations]
-        ids, mask = self._tokens("english", candidates or [""], prompt_name)
+        candidates = [self.prefixed("english", text, name) for row, name in zip(rows, prompts, strict=True) for text in row.translations]
+        ids, mask = self.tokens("english", candidates or [""])
         for name, tensor in (("input_ids", ids), ("attention_mask", mask if candidates else mask * 0)):
             spread = torch.zeros(*real.shape, tensor.shape[-1], dtype=torch.long)  # [B, K, L]
             if candidates:
@@ -166,9 +171,9 @@ class LiraProcessor(ProcessorMixin):
     def prefixed(self, path: str, text: str, prompt_name: str | None) -> str:
         return (self.prompts[prompt_name][path] if prompt_name else "") + text
 
-    def _tokens(self, path: str, texts: list[str], prompt_name: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def tokens(self, path: str, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and attention mask [N, L] of prefixed texts, padded on the right, truncated to max_length."""
         tokenizer = self.tokenizer if path == "multilingual" else self.english_tokenizer
-        texts = [self.prefixed(path, text, prompt_name) for text in texts]
         encoded = tokenizer(texts, padding=True, padding_side="right", truncation=True, max_length=self.max_length, return_tensors="pt")
         if any(encoding.overflowing for encoding in encoded.encodings or ()):
             logger.warning_once(f"texts longer than {self.max_length} tokens are truncated (max_length of the processor); said once")
@@ -192,8 +197,10 @@ def check_scores(name: str, scores, candidates: int) -> list[tuple[float, float,
     for k, triple in enumerate(scores):
         if triple is None:
             continue
-        numbers = isinstance(triple, (list, tuple)) and len(triple) == 3 and all(
-            isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) and 1 <= v <= 10 for v in triple
+        numbers = (
+            isinstance(triple, (list, tuple))
+            and len(triple) == 3
+            and all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) and 1 <= v <= 10 for v in triple)
         )
         if not numbers:
             raise ValueError(f"{name}[{k}]: {triple!r} is not allowed; three numbers from 1 to 10 (semantic, emotional, pragmatic) are, or None")

@@ -78,9 +78,11 @@ class Surface:
 
     def slots(self) -> dict[str, str]:
         """Slot to the text that words it, in the order of the text; a slot said twice counts once."""
-        return {piece.slot: piece.text for piece in reversed(self.pieces) if piece.slot} and {
-            slot: text for slot, text in reversed([p for p in reversed(self.pieces) if p.slot])
-        }
+        out: dict[str, str] = {}
+        for slot, text in self.pieces:
+            if slot:
+                out.setdefault(slot, text)
+        return out
 
 
 @functools.cache
@@ -104,13 +106,13 @@ def variants(family: Family, catalogue: Catalogue) -> list[dict[str, str]]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*open_axes)]
 
 
-def draw_intent(products: Sequence[Product], split: str, rng: Random, catalogue: Catalogue) -> Intent:
-    """An intent of `split` that at least one of `products` answers fully.
+def draw_intent(products: Sequence[Product], split: str, rng: Random, catalogue: Catalogue) -> tuple[Intent, Product]:
+    """An intent of `split`, and one of `products` that answers it fully.
 
     Raises ValueError when the products answer no intent of the split (there are too few of them).
     """
     for attempt in range(2000):
-        if attempt % 200 == 0:  # drawn once for many products, else wants that fit a split rarely would be too rare
+        if attempt % 25 == 0:  # drawn once for many products: counts that seldom fit the split would else be too rare
             count = 0 if rng.random() < TYPE_ONLY else rng.choices(WANTED_COUNTS, WANTED_SHARES)[0]
             with_brand = count > 0 and rng.random() < WANTED_BRAND
         product = rng.choice(products)
@@ -119,8 +121,8 @@ def draw_intent(products: Sequence[Product], split: str, rng: Random, catalogue:
         values = product.values
         wanted = {slot: values[slot] for slot in slots}
         if bucket(product.type, wanted, catalogue) == split:
-            return Intent(product.type, wanted)
-    raise ValueError(f"products: none of these {len(products)} answers an intent of the split {split!r}; give more of them")
+            return Intent(product.type, wanted), product
+    raise ValueError(f"products: none of these {len(products)} answers an intent of the split {split!r}; give more")
 
 
 def pick(forms: Sequence[str], rng: Random) -> str:
@@ -149,10 +151,12 @@ def compose_query(intent: Intent, words: Words, rng: Random) -> Surface:
 
 def wrap(phrase: Template, texts: Mapping[str, str], words: Words, rng: Random) -> list[Piece]:
     """The pieces of `phrase`, alone or with the words around it that people add to a search."""
-    wrapper = None if rng.random() < BARE_QUERY else rng.choice(words.queries)
+    wrappers = [template for template in words.queries if template.source != "{phrase}"]
+    if rng.random() < BARE_QUERY or not wrappers:
+        return phrase.pieces(texts)
     out: list[Piece] = []
-    for slot, text in wrapper.pieces({"phrase": "x"}) if wrapper else [Piece("phrase", "x")]:
-        out += phrase.pieces(texts) if slot == "phrase" else [Piece(None, text)]
+    for slot, text in rng.choice(wrappers).pieces({"phrase": "x"}):
+        out += phrase.pieces(texts) if slot else [Piece(None, text)]
     return out
 
 
@@ -181,7 +185,9 @@ def compose_title(
     if rng.random() < TITLE_CODE:
         code = "".join(rng.choices("ABCDEFGHKLMNPRSTVXZ", k=2))
         values["code"] = texts["code"] = f"{code}-{rng.randint(100, 999)}"
-    title = Surface(values, tuple(rng.choice(words.titles).pieces(texts)))
+    pieces = rng.choice(words.titles).pieces(texts)
+    present = {piece.slot for piece in pieces}  # not every order of words has room for a promo or a code
+    title = Surface({slot: value for slot, value in values.items() if slot in present}, tuple(pieces))
     rest = {axis: value for axis, value in product.attributes.items() if axis not in said}
     pieces = [Piece(axis, word_of(axis, value, words, rng)) for axis, value in rest.items()]
     commas = [Piece(None, ", ")] * len(pieces)

@@ -7,7 +7,8 @@ because what follows works slot by slot: noise must spare brands, and a misread 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,22 +28,40 @@ class Template:
     groups: tuple[tuple[bool, tuple[Piece, ...]], ...]
 
     def pieces(self, texts: Mapping[str, str]) -> list[Piece]:
-        """The template with `texts` (slot to text) put in; spaces are collapsed where pieces meet and at the ends."""
+        """The template with `texts` (slot to text) put in, joined as by `join_pieces`."""
         out: list[Piece] = []
         for optional, parts in self.groups:
-            if optional and not all(texts.get(slot) for slot, _ in parts if slot):
-                continue
-            for slot, literal in parts:
-                text = texts.get(slot, "") if slot else literal
-                if text.startswith(" ") and (not out or out[-1].text.endswith(" ")):
-                    text = text.lstrip(" ")
-                if text:
-                    out.append(Piece(slot, text))
-        while out and out[-1].text.endswith(" "):
-            last = out.pop()
-            if last.text.strip(" "):
-                out.append(Piece(last.slot, last.text.rstrip(" ")))
-        return out
+            if not (optional and any(slot and not texts.get(slot) for slot, _ in parts)):
+                out += [Piece(slot, texts.get(slot, "")) if slot else Piece(None, text) for slot, text in parts]
+        return join_pieces(out)
+
+
+def join_pieces(pieces: Iterable[Piece]) -> list[Piece]:
+    """The same pieces with one space, never two, where they meet, and none at the ends; empty pieces fall away.
+
+    An English word that would touch another word (in a language that writes no spaces) gets a space.
+    """
+    out: list[Piece] = []
+    for slot, text in pieces:
+        if text.startswith(" ") and (not out or out[-1].text.endswith(" ")):
+            text = text.lstrip(" ")
+        elif out and text and _need_space(out[-1], Piece(slot, text)):
+            out.append(Piece(None, " "))
+        if text:
+            out.append(Piece(slot, text))
+    while out and out[-1].text.endswith(" "):
+        last = out.pop()
+        if last.text.strip(" "):
+            out.append(Piece(last.slot, last.text.rstrip(" ")))
+    return out
+
+
+def _need_space(before: Piece, after: Piece) -> bool:
+    left, right = before.text[-1], after.text[0]
+    if left.isascii() and right.isascii():  # a template may glue a prefix to a slot, but not a slot to a slot
+        return bool(before.slot and after.slot) and left.isalnum() and right.isalnum()
+    latin, other = (left, right) if left.isascii() else (right, left)
+    return latin.isascii() and latin.isalpha() and unicodedata.category(other)[0] in "LM"
 
 
 def parse_template(source: str) -> Template:

@@ -1,0 +1,14 @@
+"""LazRetrieval, synthetic: product search in seven languages, composed from hand-written words.
+
+Read in this order: templates and lexicon (words), splits (who belongs where), composition (products, queries), letters
+and noise (queries as typed), relevance (grades by rule), candidates (translations with errors), rows, tables, card and
+builder (the data set on disk); backbone_text (other text, for the tiny backbones). lexicon/FORMAT.md says how words
+are written.
+"""
+
+from lira_hf.catalogue.backbone_text import pairs
+from lira_hf.catalogue.builder import build
+from lira_hf.catalogue.relevance import grade
+from lira_hf.catalogue.rows import SIZES
+
+__all__ = ["SIZES", "build", "grade", "pairs"]

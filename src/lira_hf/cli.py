@@ -1,0 +1,106 @@
+"""The command line: a table of commands. What a command needs is imported inside it, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, help="LiRA for Hugging Face: search in seven languages.")
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="LazRetrieval, the product-search data set: synthetic, from hand-written words.")
+app.add_typer(data, name="data")
+
+Languages = Annotated[str | None, typer.Option(help="Codes with commas, such as th,vi; all seven by default.")]
+
+
+@app.command()
+def quickstart(
+    output: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path("lira-quickstart"),
+    seeds: Annotated[int, typer.Option(min=1, help="How often training is repeated, each time with another seed.")] = 1,
+    multilingual: Annotated[str | None, typer.Option(help="Multilingual backbone, a Hub id or folder, instead of the tiny one.")] = None,
+    english: Annotated[str | None, typer.Option(help="English backbone, a Hub id or folder, instead of the tiny one.")] = None,
+    languages: Languages = None,
+) -> None:
+    """The main job from nothing, on the CPU: data, backbones, training, table, plot, reload, search."""
+    from lira_hf.quickstart import quickstart
+
+    quickstart(output, seeds=seeds, multilingual=multilingual, english=english, languages=codes(languages))
+
+
+@data.command()
+def build(
+    output: Annotated[Path, typer.Option(help="New folder for the data set.")],
+    size: Annotated[str, typer.Option(help="small or standard.")] = "small",
+    languages: Languages = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the bytes written do not depend on it.")] = 1,
+) -> None:
+    """Builds LazRetrieval: the same seed gives the same bytes."""
+    from lira_hf.catalogue import build
+
+    typer.echo(f"built {build(output, size, codes(languages), seed, workers)}")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A recipe; configs/tiny.yaml explains every field.")],
+    resume: Annotated[bool, typer.Option(help="Go on where an earlier run of the same recipe stopped.")] = False,
+) -> None:
+    """Trains a recipe. Any field of it can be given as --field value, nested ones by dots (--retrieval.max_steps 50)."""
+    from lira_hf.training import load_recipe, run
+
+    typer.echo(f"trained {run(load_recipe(config, overrides(context.args)), resume)}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained LiRA model.")],
+    data: Annotated[Path, typer.Option(help="Folder of `lira-hf data build`.")],
+    benchmark: Annotated[str, typer.Option(help="laz is the one there is so far.")] = "laz",
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    languages: Languages = None,
+    output: Annotated[Path, typer.Option(help="Folder for results.json.")] = Path("lira-results"),
+) -> None:
+    """nDCG@10 of a model and of its frozen backbones, per language and slice."""
+    from lira_hf.evaluation.laz import evaluate_folder
+
+    evaluate_folder(model, data, output, benchmark=benchmark, split=split, languages=codes(languages))
+
+
+def codes(text: str | None) -> list[str] | None:
+    return None if text is None else [code.strip() for code in text.split(",")]
+
+
+def overrides(arguments: list[str]) -> dict:
+    """`--a.b value` or `--a.b=value` pairs as {"a.b": value}, values read as YAML."""
+    import yaml
+
+    found, rest = {}, list(arguments)
+    while rest:
+        name = rest.pop(0)
+        if not name.startswith("--") or name == "--":
+            raise ValueError(f"{name}: a field is given as --field value")
+        name, equals, value = name[2:].partition("=")
+        if not equals and not rest:
+            raise ValueError(f"--{name}: a value is missing")
+        found[name] = yaml.safe_load(value if equals else rest.pop(0))
+    return found
+
+
+def main() -> None:
+    """Runs a command; a user's mistake ends with one line and exit code 2."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except ValueError as error:
+        message = str(error)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's own errors have it; anything else is ours to mend, and shows its traceback
+            raise
+        message = error.format_message()
+    typer.echo(f"lira-hf: {' '.join(message.split())}", err=True)
+    sys.exit(2)

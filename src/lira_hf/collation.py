@@ -1,0 +1,154 @@
+"""From the rows of a LazRetrieval folder to what the two stages read.
+
+An `encoder` is whatever has `batch(rows, prompt_name=None)`: a LiraProcessor (text becomes ids) or a FeatureStore (text becomes
+cached features). Everything after it is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset, load_dataset
+
+from lira_hf.modeling.processing_lira import Row
+
+SPLITS = ("train", "validation", "test")
+
+
+def id_number(identifier: str) -> int:
+    """A product or family id as a non-negative 63-bit number, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(identifier.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def candidates(translations: list[dict]) -> tuple[list[str], list[tuple[float, float, float] | None]]:
+    """Texts and score triples of a row's `translations`; None where the critic gave no score."""
+    triples = [(t["semantic"], t["emotional"], t["pragmatic"]) for t in translations]
+    return [t["text"] for t in translations], [None if None in triple else tuple(map(float, triple)) for triple in triples]
+
+
+@dataclass
+class Query:
+    """A query with its judgements: product id -> grade 0..3."""
+
+    id: str
+    row: Row
+    slices: list[str]
+    judged: dict[str, int]
+    english: str
+
+
+@dataclass
+class Product:
+    """A product; title and text are read as one."""
+
+    id: str
+    family: str
+    row: Row
+    title: str
+    english: str
+
+
+@dataclass
+class RetrievalData:
+    """One language's rows and products of one split."""
+
+    language: str
+    queries: list[Query]
+    products: dict[str, Product]
+
+
+def read(folder: str | Path, language: str, split: str) -> RetrievalData:
+    """Reads a split of a LazRetrieval folder or Hub repository. Raises ValueError where the folder holds none."""
+    try:
+        rows: Dataset = load_dataset(str(folder), language, split=split)
+        corpus: Dataset = load_dataset(str(folder), f"{language}-corpus", split=split)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"data: {str(folder)!r} has no configuration {language!r} with a split {split!r} ({str(error).splitlines()[0]})") from error
+    products = {}
+    for p in corpus:
+        texts, scores = candidates(p["translations"])
+        row = Row(" ".join(part for part in (p["title"], p["text"]) if part), texts, scores, language, "document")
+        products[p["_id"]] = Product(p["_id"], p["family_id"], row, p["title"], p["english"])
+    queries = []
+    for q in rows:
+        texts, scores = candidates(q["translations"])
+        judged = dict(zip(q["product_ids"], q["relevances"], strict=True))
+        queries.append(Query(q["query_id"], Row(q["query"], texts, scores, language, "query"), q["slice"], judged, q["english"]))
+    return RetrievalData(language, queries, products)
+
+
+def reference(item: Query | Product) -> Row:
+    """The perfect translation on both paths (METHOD 2.5)."""
+    return Row(item.english, [item.english], [None], item.row.language, item.row.prompt)
+
+
+def every_row(data: list[RetrievalData], references: bool = False) -> list[Row]:
+    """All rows that training or evaluation will read, for filling a FeatureStore."""
+    items = [item for part in data for item in (*part.queries, *part.products.values())]
+    return [item.row for item in items] + [reference(item) for item in items if references]
+
+
+class AnchoringCollator:
+    """Rows -> a batch of LiraForPreTraining."""
+
+    def __init__(self, encoder):
+        self.encoder = encoder
+
+    def __call__(self, rows: list[Row]) -> dict[str, torch.Tensor]:
+        return dict(self.encoder.batch(rows))
+
+
+class RetrievalCollator:
+    """Queries -> a batch of LiraForRetrieval: their inputs, the products drawn for them, grades and ids.
+
+    Args:
+        encoder: see the module. products: all products that judgements may name, by id.
+        products_per_query: how many judged products are drawn for each query: one of the best grade, then at random from the relevant
+            and the judged irrelevant ones in equal parts.
+        references: whether to give perfect translations for the consistency term.
+    The draw depends on the queries of the batch alone, so a resumed run repeats it, while each epoch's batches draw anew."""
+
+    def __init__(self, encoder, products: dict[str, Product], products_per_query: int = 8, references: bool = True):
+        if products_per_query < 2:
+            raise ValueError(f"products_per_query: {products_per_query} is not allowed; at least 2 is")
+        self.encoder, self.products, self.products_per_query, self.references = encoder, products, products_per_query, references
+
+    def __call__(self, queries: list[Query]) -> dict:
+        rng = random.Random("/".join(query.id for query in queries))
+        drawn = list(dict.fromkeys(product for query in queries for product in self._draw(query, rng)))
+        relevances = torch.tensor([[query.judged.get(product, -1) for product in drawn] for query in queries])  # [Q, C]
+        judged = [list(query.judged) for query in queries]
+        families = [sorted({self.products[product].family for product in ids if product in self.products}) for ids in judged]
+        batch = dict(self.encoder.batch([query.row for query in queries]))
+        batch |= {
+            "products": dict(self.encoder.batch([self.products[product].row for product in drawn])),
+            "relevances": relevances,
+            "product_ids": torch.tensor([id_number(product) for product in drawn]),
+            "family_ids": torch.tensor([id_number(self.products[product].family) for product in drawn]),
+            "judged_product_ids": padded([[id_number(product) for product in ids] for ids in judged]),
+            "judged_family_ids": padded([[id_number(family) for family in ids] for ids in families]),
+        }
+        if self.references:
+            batch["references"] = dict(self.encoder.batch([reference(query) for query in queries]))
+            batch["product_references"] = dict(self.encoder.batch([reference(self.products[product]) for product in drawn]))
+        return batch
+
+    def _draw(self, query: Query, rng: random.Random) -> list[str]:
+        judged = sorted(product for product in query.judged if product in self.products)
+        best = max((query.judged[product] for product in judged), default=0)
+        first = [rng.choice([product for product in judged if query.judged[product] == best])] if judged else []
+        relevant = [product for product in judged if query.judged[product] > 0 and product not in first]
+        irrelevant = [product for product in judged if query.judged[product] == 0]
+        left = self.products_per_query - len(first)
+        take = max(left // 2, left - len(irrelevant))
+        chosen = rng.sample(relevant, min(take, len(relevant)))
+        return first + chosen + rng.sample(irrelevant, min(left - len(chosen), len(irrelevant)))
+
+
+def padded(rows: list[list[int]]) -> torch.Tensor:
+    """Rows of unequal length as one tensor, filled with -1."""
+    width = max(1, max(map(len, rows)))
+    return torch.tensor([row + [-1] * (width - len(row)) for row in rows])

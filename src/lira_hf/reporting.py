@@ -1,0 +1,127 @@
+"""Tables and plots, rendered from results and never typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+LABELS = {
+    "multilingual_only": "multilingual encoder, frozen",
+    "english_only": "English encoder, first translation",
+    "english_best": "English encoder, critic's best",
+    "concat": "concatenation, frozen",
+    "multilingual_trained": "multilingual path, trained",
+    "english_trained": "English path, trained",
+    "pooled_head": "both paths, simplest head",
+    "lira": "LiRA",
+}
+
+
+def results(systems: dict, *, benchmark: str, model: str, seeds: list[int], revision: str | None = None, **more) -> dict:
+    """The content of a results.json."""
+    environment = {name: version(name) for name in ("torch", "transformers", "datasets", "lira-hf")}
+    environment |= {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
+    head = {"benchmark": benchmark, "metric": "ndcg@10", "model": model, "revision": revision, "seeds": seeds}
+    return {**head, "systems": systems, "environment": environment, **more}
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Writes value whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def cell(system: dict, *place: str) -> str:
+    """A score as shown: one decimal, with the spread over seeds where there is one."""
+    value, spread = system, system.get("spread")
+    for key in place:
+        value, spread = value.get(key) if value else None, spread.get(key) if spread else None
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if spread is None else f"{value:.1f} ±{spread:.1f}"
+
+
+def rows(found: dict, slices: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table by language, or by query slice."""
+    systems = found["systems"]
+    columns = list(next(iter(systems.values()))["slices" if slices else "languages"])
+    body = []
+    for name, system in systems.items():
+        cells = [cell(system, "slices" if slices else "languages", column) for column in columns]
+        body.append([LABELS.get(name, name), cell(system, "average"), *cells])
+    return ["nDCG@10", "average", *columns], body
+
+
+def print_table(found: dict) -> None:
+    """Prints both tables to the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for slices, title in ((False, "by language"), (True, "by query slice")):
+        header, body = rows(found, slices)
+        table = Table(title=f"{found['benchmark']}, {title}", title_justify="left")
+        for index, column in enumerate(header):
+            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        for line in body:
+            table.add_row(*line, style="bold" if line[0] == LABELS["lira"] else None)
+        console.print(table)
+
+
+def markdown(found: dict, slices: bool = False) -> str:
+    """One of the tables in Markdown."""
+    header, body = rows(found, slices)
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(f"**{c}**" if row[0] == LABELS["lira"] else c for c in row) + " |" for row in body])
+
+
+def fill_between(text: str, name: str, content: str) -> str:
+    """text with what stands between `<!-- NAME -->` and `<!-- /NAME -->` replaced."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    if start not in text or end not in text:
+        raise ValueError(f"{name}: no place marked {start} ... {end} in the text")
+    return text[: text.index(start) + len(start)] + "\n" + content + "\n" + text[text.index(end) :]
+
+
+def plot(found: dict, path: Path) -> None:
+    """Bars of the averages, and LiRA against the frozen concatenation and the best single path by language and slice."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    systems = found["systems"]
+    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(15, 4.8), width_ratios=(1.25, 1, 1.1), layout="constrained")
+    names = list(systems)[::-1]
+    spread = [systems[name].get("spread", {}).get("average", 0) for name in names]
+    values = [systems[name]["average"] for name in names]
+    bars = left.barh([LABELS.get(name, name) for name in names], values, xerr=spread, color=["#1b6ca8" if name == "lira" else "#b9c4cc" for name in names])
+    left.bar_label(bars, fmt="%.1f", padding=4)
+    left.set_xlim(0, 100)
+    left.set_title("average over languages", loc="left")
+    left.set_xlabel("nDCG@10")
+    single = max(("multilingual_trained", "english_trained"), key=lambda name: systems.get(name, {}).get("average", 0))
+    shown = [(single, "#8d99a6", "s"), ("concat", "#d08a2e", "D"), ("lira", "#1b6ca8", "o")]
+    for axis, key, title in ((middle, "languages", "by language"), (right, "slices", "by query slice")):
+        for name, colour, marker in shown:
+            if name in systems:
+                points = systems[name][key]
+                axis.plot(list(points.values()), list(points), marker, color=colour, markersize=8, label=LABELS[name])
+        axis.set_title(title, loc="left")
+        axis.set_xlabel("nDCG@10")
+        axis.grid(axis="x", color="#e3e7ea")
+        axis.set_axisbelow(True)
+        axis.margins(y=0.08)
+    handles, labels = right.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower right", ncols=3, frameon=False)
+    for axis in (left, middle, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{found['benchmark']}; {len(found['seeds'])} seed{'s' if len(found['seeds']) != 1 else ''}", x=0.01, ha="left", fontsize=11)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,140 @@
+"""The code files beside the weights: a process that has only transformers and torch opens a published folder."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SENTENCES, SMALL, stirred
+from transformers.dynamic_module_utils import get_relative_import_files
+
+from lira_hf import LiraForPreTraining, modeling
+
+FOLDER = Path(modeling.__file__).parent
+SHIPPED = sorted(path for path in FOLDER.glob("*.py") if path.name != "__init__.py")
+INPUT = {
+    "text": SENTENCES[6:10], "translations": [["tv 55 inch", "black tv"], ["red dress"], [], ["rice cooker", "pot"]],
+    "scores": [[[9, 8, 7], [5, 5, 5]], [None], None, [[3, 3, 3], [8, 8, 8]]], "language": ["th", "th", "vi", "tlh"],
+}  # fmt: skip
+
+# Run by a Python that does not see this project: -I ignores the environment's paths and the working directory.
+OPEN = """
+import json, sys
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoProcessor
+
+source, target, given = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+found = {}
+for name, folder in (("published", source), ("saved again", target)):
+    trusted = dict(trust_remote_code=True)
+    config = AutoConfig.from_pretrained(folder, **trusted)
+    processor = AutoProcessor.from_pretrained(folder, **trusted)
+    model, report = AutoModel.from_pretrained(folder, output_loading_info=True, **trusted)
+    stage_1 = AutoModelForPreTraining.from_pretrained(folder, **trusted)
+    batch = processor(**given)
+    with torch.no_grad():
+        found[name] = {
+            "embeddings": model(**batch).embeddings.tolist(),
+            "encoded": model.encode(given["text"], processor=processor, **{k: given[k] for k in ("translations", "scores", "language")}).tolist(),
+            "logits": stage_1(**batch, return_loss=False).actor_logits.nan_to_num(neginf=-99.0).tolist(),
+            "loss": stage_1(**batch).loss.item(),
+        }
+    found[name]["classes"] = [type(each).__name__ for each in (config, processor, model, stage_1)]
+    found[name]["report"] = [sorted(keys) for keys in report.values()]
+    found[name]["modules"] = sorted({type(each).__module__.split(".")[0] for each in (config, processor, model, stage_1)})
+    if name == "published":
+        model.save_pretrained(target)
+        processor.save_pretrained(target)
+found["lira_hf"] = "lira_hf" in sys.modules
+print("FOUND" + json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def opened(backbones, processor, tmp_path_factory):
+    """What a clean process found in a published folder and in its own copy of it; and what is expected."""
+    folder, workplace = tmp_path_factory.mktemp("published"), tmp_path_factory.mktemp("elsewhere")
+    torch.manual_seed(0)
+    stage_1 = stirred(LiraForPreTraining.from_backbones(backbones["xlm-r"], backbones["bert"], **SMALL))
+    stage_1.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    environment = {**os.environ, "HF_MODULES_CACHE": str(workplace / "modules"), "HF_HOME": str(workplace / "home")}
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", OPEN, str(folder), str(workplace / "again"), json.dumps(INPUT)],
+        cwd=workplace, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    found = json.loads(next(line for line in result.stdout.splitlines() if line.startswith("FOUND"))[5:])
+    return found, stage_1, folder, workplace / "again"
+
+
+def test_a_clean_process_opens_every_auto_class_without_this_package(opened):
+    found = opened[0]
+    assert found["lira_hf"] is False
+    for name in ("published", "saved again"):
+        assert found[name]["classes"] == ["LiraConfig", "LiraProcessor", "LiraForRetrieval", "LiraForPreTraining"]
+        assert found[name]["modules"] == ["transformers_modules"]
+        assert not any(found[name]["report"])
+
+
+def test_a_clean_process_computes_what_this_one_does(opened, processor):
+    found, stage_1, _, _ = opened
+    batch = processor(**INPUT)
+    with torch.no_grad():
+        expected = stage_1.lira(**batch).embeddings
+        loss, logits = stage_1(**batch).loss.item(), stage_1(**batch).actor_logits.nan_to_num(neginf=-99.0)
+    for name in ("published", "saved again"):
+        torch.testing.assert_close(torch.tensor(found[name]["embeddings"]), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(torch.tensor(found[name]["encoded"]), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(torch.tensor(found[name]["logits"]), logits, atol=1e-5, rtol=0)
+        assert found[name]["loss"] == pytest.approx(loss, abs=1e-5)
+
+
+def test_both_folders_hold_the_code_and_the_whole_auto_map(opened):
+    *_, folder, again = opened
+    for each in (folder, again):
+        assert {path.name for path in each.glob("*.py")} == {path.name for path in SHIPPED}
+        for path in SHIPPED:
+            assert (each / path.name).read_text() == path.read_text()
+        assert json.loads((each / "config.json").read_text())["auto_map"] == modeling.AUTO_MAP
+        assert json.loads((each / "processor_config.json").read_text())["auto_map"]["AutoProcessor"] == modeling.AUTO_MAP["AutoProcessor"]
+    assert {path.name for path in folder.iterdir()} == {path.name for path in again.iterdir()}
+
+
+# ---- the files themselves ------------------------------------------------------------------------------------------------
+
+ALLOWED = {"torch", "transformers", "huggingface_hub"} | sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_files_import_nothing_that_a_clean_process_lacks(path):
+    tree = ast.parse(path.read_text())
+    top = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert {alias.name.split(".")[0] for alias in node.names} <= ALLOWED, ast.unparse(node)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            assert id(node) in top, f"not at the top of the file: {ast.unparse(node)}"
+            assert node.level == 1 and node.module and "." not in node.module and all(alias.name != "*" for alias in node.names), ast.unparse(node)
+            assert (path.parent / f"{node.module}.py") in SHIPPED, ast.unparse(node)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module.split(".")[0] in ALLOWED, ast.unparse(node)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_transformers_own_scan_for_relative_imports_finds_existing_files_only(path):
+    found = [Path(file) for file in get_relative_import_files(path)]
+    assert all(file.exists() for file in found), found
+    expected = {"modeling_lira.py": {"configuration_lira.py", "objectives_lira.py"}}.get(path.name, set())
+    assert {file.name for file in found} == expected
+
+
+def test_the_auto_map_names_classes_that_exist():
+    for entry in modeling.AUTO_MAP.values():
+        module, name = entry.split(".")
+        tree = ast.parse((FOLDER / f"{module}.py").read_text())
+        assert name in {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
