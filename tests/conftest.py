@@ -27,7 +27,9 @@ def train_tokenizer(special: dict[str, str], template: bool = True) -> PreTraine
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     names = list(dict.fromkeys(special.values()))
-    tokenizer.train_from_iterator(SENTENCES, trainers.BpeTrainer(vocab_size=400, special_tokens=names, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    tokenizer.train_from_iterator(
+        SENTENCES, trainers.BpeTrainer(vocab_size=400, special_tokens=names, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    )
     if template:
         first, last = special.get("cls_token"), special["sep_token"]
         pattern = f"{first} $A {last}" if first else f"$A {last}"

@@ -88,7 +88,13 @@ def build(path: str, texts: list[str], seed: int) -> tuple[PreTrainedTokenizerFa
 
 
 def train(
-    encoder: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, text_pairs: list[tuple[str, str]], batch_size: int, seed: int, progress: bool, name: str
+    encoder: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerFast,
+    text_pairs: list[tuple[str, str]],
+    batch_size: int,
+    seed: int,
+    progress: bool,
+    name: str,
 ) -> None:
     """One pass of symmetric InfoNCE with mean pooling over text_pairs."""
     steps = len(text_pairs) // batch_size

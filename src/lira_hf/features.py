@@ -45,7 +45,9 @@ class FeatureStore:
 
     def __init__(self, folder: str | Path, processor: LiraProcessor):
         self.processor = processor
-        self.arrays = {path: {name: np.load(Path(folder) / path / f"{name}.npy", mmap_mode="r") for name in ("keys", "bins", "pooled")} for path in PATHS}
+        self.arrays = {
+            path: {name: np.load(Path(folder) / path / f"{name}.npy", mmap_mode="r") for name in ("keys", "bins", "pooled")} for path in PATHS
+        }
 
     def _look_up(self, path: str, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         arrays = self.arrays[path]

@@ -100,7 +100,9 @@ def plot(found: dict, path: Path) -> None:
     names = list(systems)[::-1]
     spread = [systems[name].get("spread", {}).get("average", 0) for name in names]
     values = [systems[name]["average"] for name in names]
-    bars = left.barh([LABELS.get(name, name) for name in names], values, xerr=spread, color=["#1b6ca8" if name == "lira" else "#b9c4cc" for name in names])
+    bars = left.barh(
+        [LABELS.get(name, name) for name in names], values, xerr=spread, color=["#1b6ca8" if name == "lira" else "#b9c4cc" for name in names]
+    )
     left.bar_label(bars, fmt="%.1f", padding=4)
     left.set_xlim(0, 100)
     left.set_title("average over languages", loc="left")

@@ -1,7 +1,7 @@
 """Training of both stages by the plain transformers.Trainer: a recipe, the stages in order, and what a run logs and keeps.
 
-    OUTPUT/anchoring/checkpoint-*   stage 1, resumable        OUTPUT/anchoring/model   its result
-    OUTPUT/retrieval/checkpoint-*   stage 2, resumable        OUTPUT/model             the model to use and publish"""
+OUTPUT/anchoring/checkpoint-*   stage 1, resumable        OUTPUT/anchoring/model   its result
+OUTPUT/retrieval/checkpoint-*   stage 2, resumable        OUTPUT/model             the model to use and publish"""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ class Recipe(BaseModel):
     @field_validator("model")
     @classmethod
     def _model(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return known_fields("model", values, set(LiraConfig.__annotations__) - {"multilingual_config", "english_config", "model_type", "sub_configs_defaults"})
+        return known_fields(
+            "model", values, set(LiraConfig.__annotations__) - {"multilingual_config", "english_config", "model_type", "sub_configs_defaults"}
+        )
 
     @field_validator("anchoring", "retrieval")
     @classmethod

@@ -34,17 +34,13 @@ def test_tables_fit_together(language, read):
         assert all(set(row["product_ids"]) <= ids and len(row["product_ids"]) == len(row["relevances"]) for row in rows)
         assert all(len(set(row["product_ids"])) == len(row["product_ids"]) >= JUDGED for row in rows)
         assert all(3 in row["relevances"] and 0 in row["relevances"] for row in rows)
-        assert [(q["_id"], q["text"]) for q in read(language, "-queries", split)] == [
-            (r["query_id"], r["query"]) for r in rows
-        ]
+        assert [(q["_id"], q["text"]) for q in read(language, "-queries", split)] == [(r["query_id"], r["query"]) for r in rows]
         judged = [(r["query_id"], p, s) for r in rows for p, s in zip(r["product_ids"], r["relevances"], strict=True)]
         assert [tuple(row.values()) for row in read(language, "-qrels", split)] == judged
         assert len({row["query"] for row in rows}) > 0.98 * len(rows)
         for row in (*rows, *corpus):
             assert 2 <= len(row["translations"]) <= 4
-            assert all(
-                1 <= t[axis] <= 10 for t in row["translations"] for axis in ("semantic", "emotional", "pragmatic")
-            )
+            assert all(1 <= t[axis] <= 10 for t in row["translations"] for axis in ("semantic", "emotional", "pragmatic"))
     assert sum(len(row["translations"]) < 4 for row in rows) < 0.05 * len(rows)
 
 
@@ -104,9 +100,7 @@ def _product(row):
     return Product(row["_id"], row["family_id"], type_id, row["brand"], json.loads(row["attributes"]))
 
 
-@pytest.mark.parametrize(
-    ("language", "split"), [("th", "test"), ("vi", "train"), ("ur", "validation"), ("fil", "validation")]
-)
+@pytest.mark.parametrize(("language", "split"), [("th", "test"), ("vi", "train"), ("ur", "validation"), ("fil", "validation")])
 def test_judgements_are_complete(language, split, read, catalogue):
     """Grades of a whole corpus, computed anew: no relevant product is missing and every grade is right."""
     products = [_product(row) for row in read(language, "-corpus", split)]
@@ -177,9 +171,7 @@ def test_load_dataset_reads_all_four_configs(built, tmp_path):
 def test_the_record_and_the_card_say_what_was_written(built, read):
     record = json.loads((built / "build.json").read_text())
     assert (record["size"], record["seed"], record["languages"]) == ("small", 0, list(LANGUAGES))
-    assert set(record["sha256"]) == {p.relative_to(built).as_posix() for p in built.rglob("*") if p.is_file()} - {
-        "build.json"
-    }
+    assert set(record["sha256"]) == {p.relative_to(built).as_posix() for p in built.rglob("*") if p.is_file()} - {"build.json"}
     for file, found in record["sha256"].items():
         assert hashlib.sha256((built / file).read_bytes()).hexdigest() == found
     card = (built / "README.md").read_text()

@@ -34,12 +34,8 @@ def test_candidates_differ_and_are_scored(catalogue):
     for candidates in _many(SOURCE, catalogue, 300):
         assert len({candidate["text"].casefold() for candidate in candidates}) == len(candidates) == 4
         assert sorted(candidate["source"] for candidate in candidates) == ["glossary", "good", "hasty", "literal"]
-        assert all(
-            1 <= candidate[axis] <= 10 and type(candidate[axis]) is int for candidate in candidates for axis in AXES
-        )
-        assert all(
-            "{" not in c["text"] and "  " not in c["text"] and c["text"] == c["text"].strip() for c in candidates
-        )
+        assert all(1 <= candidate[axis] <= 10 and type(candidate[axis]) is int for candidate in candidates for axis in AXES)
+        assert all("{" not in c["text"] and "  " not in c["text"] and c["text"] == c["text"].strip() for c in candidates)
         orders[candidates[0]["source"]] += 1
     assert min(orders.values()) > 40  # shuffled
 
@@ -92,10 +88,7 @@ def test_wrong_senses_stay_in_the_department_and_the_split(catalogue):
     lost = [Translator("lost", 1.0, 0, 0, source_order=True)]  # the type stands first, and in its first form
     forms = load_words("en").forms["type"]
     kitchen = {forms[name][0] for name in catalogue.departments["kitchen"] if name in allowed and name != "mug"}
-    found = {
-        row[0]["text"].removesuffix(" red glass 300 ml Norvika")
-        for row in _many(SOURCE, catalogue, 300, translators=lost, types=allowed)
-    }
+    found = {row[0]["text"].removesuffix(" red glass 300 ml Norvika") for row in _many(SOURCE, catalogue, 300, translators=lost, types=allowed)}
     assert found <= kitchen and len(found) > 10
 
 

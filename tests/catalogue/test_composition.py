@@ -66,9 +66,7 @@ def test_titles_and_texts_carry_everything(code, catalogue, products):
                 known = {form for of in forms for form in of} | {words.brands.get(product.brand), product.brand}
                 assert worded in known or slot in ("promo", "code")
         assert "  " not in title.text and title.text == title.text.strip(" ")
-        assert (
-            bucket(product.type, {s: v for s, v in title.values.items() if s in product.values}, catalogue) != BACKBONES
-        )
+        assert bucket(product.type, {s: v for s, v in title.values.items() if s in product.values}, catalogue) != BACKBONES
         shown += len([slot for slot in title.values if slot in product.attributes]) / len(product.attributes)
     assert abs(shown / len(products) - 0.8) < 0.06
 
@@ -98,7 +96,5 @@ def test_tiny_lexicon_by_hand(tiny_lexicon):
     catalogue, words = load_catalogue(folder), load_words("en", folder)
     found = {family.key for of in families(catalogue, "shirt").values() for family in of}
     assert found == {"shirt|brand=Velunta|feature=slim", "shirt|brand=Velunta|feature=wide"}
-    texts = {
-        compose_query(Intent("shirt", {"colour": "red", "measure": "size M"}), words, Random(n)).text for n in range(30)
-    }
+    texts = {compose_query(Intent("shirt", {"colour": "red", "measure": "size M"}), words, Random(n)).text for n in range(30)}
     assert texts == {"red shirt, size M", "cheap red shirt, size M"}

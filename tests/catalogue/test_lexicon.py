@@ -24,9 +24,7 @@ def test_language_is_complete(code, catalogue):
     for axis, values in catalogue.values.items():
         assert set(values) <= set(words.forms[axis])
     assert len(words.phrases) >= 3 and len(words.queries) >= 8 and len(words.titles) >= 5 and len(words.promos) >= 8
-    assert all(
-        unicodedata.is_normalized("NFC", form) for of in words.forms.values() for fs in of.values() for form in fs
-    )
+    assert all(unicodedata.is_normalized("NFC", form) for of in words.forms.values() for fs in of.values() for form in fs)
     assert (words.romanised is not None) == (code in ("th", "ur", "bn"))
 
 

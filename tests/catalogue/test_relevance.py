@@ -71,9 +71,7 @@ def test_judgements_list_all_relevant_products_and_the_hardest_zeros(catalogue):
     department = [_product("bowl", brand=f"b{n}", **RED_GLASS) for n in range(40)]
     elsewhere = [_product("jeans", brand=f"b{n}", colour="red") for n in range(40)]
     intent = Intent("mug", {"colour": "red", "material": "glass"})
-    judged = judgements(
-        intent, _shelves(catalogue, *elsewhere, complement, far, *department, near, right), catalogue, Random(0)
-    )
+    judged = judgements(intent, _shelves(catalogue, *elsewhere, complement, far, *department, near, right), catalogue, Random(0))
     assert judged[:4] == [(right.id, 3), (near.id, 2), (complement.id, 1), (far.id, 0)]
     assert len(judged) == JUDGED == len({id_ for id_, _ in judged})
     assert {id_ for id_, _ in judged[4:]} <= {product.id for product in department}

@@ -56,6 +56,4 @@ def test_families_are_whole_and_in_one_split(catalogue):
             assert bucket("mug", {**spelt_out, "colour": "red", "measure": "300 ml"}, catalogue) == split
             assert family_key(catalogue.types["mug"], spelt_out, catalogue) == family.key
     axes = catalogue.types["mug"].axes
-    assert len(seen) == len(catalogue.brands["kitchen"]) * len(axes["material"]) * len(axes["pattern"]) * len(
-        axes["feature"]
-    )
+    assert len(seen) == len(catalogue.brands["kitchen"]) * len(axes["material"]) * len(axes["pattern"]) * len(axes["feature"])

@@ -95,9 +95,7 @@ def _stands_already(output: Path, identity: Mapping[str, Any]) -> bool:
     return True
 
 
-def _write_parts(
-    root: Path, parts: Sequence[Part], workers: int, progress: bool
-) -> Generator[dict[str, int], None, None]:
+def _write_parts(root: Path, parts: Sequence[Part], workers: int, progress: bool) -> Generator[dict[str, int], None, None]:
     """The counts of each part, in order; one bar over all of them."""
     write = functools.partial(write_part, root)
     with tqdm(total=len(parts), unit="split", disable=not progress) as bar:

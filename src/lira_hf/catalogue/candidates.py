@@ -140,9 +140,7 @@ def translate(
     return out
 
 
-def _hard_words(
-    source: Source, catalogue: Catalogue, rng: Random, types: Collection[str], share: float
-) -> dict[str, str]:
+def _hard_words(source: Source, catalogue: Catalogue, rng: Random, types: Collection[str], share: float) -> dict[str, str]:
     """Slot to the wrong value that its word suggests to whoever does not know it; brands and numbers are never hard.
 
     All translators fall for the same value, so it must be one that makes no text of the backbones, alone or with the

@@ -160,9 +160,7 @@ def wrap(phrase: Template, texts: Mapping[str, str], words: Words, rng: Random) 
     return out
 
 
-def compose_title(
-    product: Product, words: Words, english: Words, rng: Random, catalogue: Catalogue, split: str
-) -> tuple[Surface, Surface]:
+def compose_title(product: Product, words: Words, english: Words, rng: Random, catalogue: Catalogue, split: str) -> tuple[Surface, Surface]:
     """A listing of `product` in shop language: its title, and a text with the attributes the title leaves out.
 
     Raises nothing; together the two surfaces carry every value of the product. What the title says never is what a
@@ -177,8 +175,7 @@ def compose_title(
         said = product.values  # the whole family is spelt out, and it belongs to `split`
     values = {"type": product.type, **said}
     texts = {
-        slot: word_of(slot, value, english if slot != "brand" and rng.random() < TITLE_ENGLISH else words, rng)
-        for slot, value in values.items()
+        slot: word_of(slot, value, english if slot != "brand" and rng.random() < TITLE_ENGLISH else words, rng) for slot, value in values.items()
     }
     if words.promos and rng.random() < TITLE_PROMO:
         values["promo"] = texts["promo"] = rng.choice(words.promos)

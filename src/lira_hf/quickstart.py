@@ -1,0 +1,202 @@
+"""The main job in one go: data, backbones, features, both stages, every control, table, plot, reload in a clean process, search.
+
+    OUTPUT/data  OUTPUT/backbones  OUTPUT/features     made once          OUTPUT/runs/SEED/SYSTEM.json   a finished training's scores
+    OUTPUT/model                                       seed 0's LiRA      OUTPUT/results.json, results.png
+
+Everything finished is kept, so a run that was killed goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.resources import files
+from pathlib import Path
+
+import datasets
+import torch
+import transformers
+from rich.console import Console
+
+from lira_hf.backbones import train_tiny_backbones
+from lira_hf.catalogue import build
+from lira_hf.collation import SPLITS, RetrievalData, every_row, read
+from lira_hf.evaluation.retrieval import FROZEN_SYSTEMS, SYSTEMS, TRAINED_SYSTEMS, Scoreboard, build_frozen, embed, score, summary, variant
+from lira_hf.features import fill
+from lira_hf.languages import LANGUAGES, check_languages
+from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraProcessor
+from lira_hf.reporting import plot, print_table, results, write_json
+from lira_hf.training import Recipe, arguments, load_recipe, save, train_anchoring, train_retrieval
+
+RELOAD = """
+import json, sys, torch
+from transformers import AutoModel, AutoProcessor
+folder, rows = sys.argv[1], json.load(open(sys.argv[2]))
+model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+assert not any(name == "lira_hf" or name.startswith("lira_hf.") for name in sys.modules), "lira_hf was imported"
+torch.save(model.encode(**rows, processor=processor, prompt_name="query"), sys.argv[3])
+"""
+
+
+def quickstart(
+    output: str | Path, seeds: int = 1, multilingual: str | None = None, english: str | None = None, languages: list[str] | None = None
+) -> dict:
+    """Does all of it and returns the content of OUTPUT/results.json.
+
+    Args:
+        output: folder; made if it is not there. seeds: how often the training is repeated; data and backbones stay.
+        multilingual, english: Hub ids or folders of real backbones, both or none. languages: codes, None for all seven."""
+    if (multilingual is None) != (english is None):
+        raise ValueError(f"{'english' if english is None else 'multilingual'}: missing; give both backbones or none")
+    codes, console, started = check_languages(languages), Console(), time.time()
+    output = Path(output)
+    for noisy in (transformers.utils.logging, datasets):
+        noisy.disable_progress_bar()
+
+    def heading(text: str) -> None:
+        console.print(f"\n[bold]{text}[/bold]  [dim]{time.time() - started:.0f} s[/dim]", highlight=False)
+
+    heading("1/6 data: LazRetrieval, small; synthetic, made from hand-written words")
+    build(output / "data", "small", codes, 0)
+    data = {split: [read(output / "data", code, split) for code in codes] for split in SPLITS}
+    for split, parts in data.items():
+        queries, products = sum(len(part.queries) for part in parts), sum(len(part.products) for part in parts)
+        console.print(f"  {split:11s}{queries:7,} queries {products:7,} products", highlight=False)
+
+    heading("2/6 backbones: " + ("two tiny encoders, trained here on other catalogue text" if multilingual is None else f"{multilingual}, {english}"))
+    if multilingual is None:
+        folders = train_tiny_backbones(output / "backbones", codes)
+        multilingual, english = str(folders["multilingual"]), str(folders["english"])
+    recipe = load_recipe(
+        Path(str(files("lira_hf.configs") / "tiny.yaml")),
+        {
+            "data": str(output / "data"),
+            "backbones": {"multilingual": multilingual, "english": english},
+            "output": str(output),
+            "languages": codes,
+        },
+    )
+    processor = LiraProcessor.from_backbones(multilingual, english, max_length=recipe.max_length)
+    fresh = {"languages": processor.languages, **recipe.model}
+    torch.manual_seed(0)
+    base = LiraForRetrieval.from_backbones(multilingual, english, **fresh)
+
+    heading("3/6 features: every text through the frozen backbones, once")
+    rows = [row for split in SPLITS for row in every_row(data[split], references=split == "train" and bool(base.config.consistency_weight))]
+    store = fill(output / "features", base.lira, processor, rows)
+
+    board = Scoreboard()
+    for system in FROZEN_SYSTEMS:
+        board.add(system, summary(score(build_frozen(base, system), store, data["test"]), data["test"]))
+    for seed in range(seeds):
+        heading(f"4/6 training, seed {seed}: stage 1 (Arca), then stage 2 (LaSR) and its controls with the same budget")
+        for system, one in train_systems(recipe, seed, base, processor, store, data, console).items():
+            board.add(system, one)
+
+    heading("5/6 results on the test split, which nothing was tuned on")
+    for system in FROZEN_SYSTEMS:  # frozen systems have no seed
+        board.runs[system] *= seeds
+    systems = {system: board.systems()[system] for system in SYSTEMS}
+    found = results(
+        systems,
+        benchmark="LazRetrieval small (synthetic), tiny backbones" if "recipe.json" in str(list(Path(multilingual).glob("*"))) else "LazRetrieval small (synthetic)",
+        model="lira",
+        seeds=list(range(seeds)),
+        split="test",
+        seconds=round(time.time() - started),
+    )  # fmt: skip
+    write_json(output / "results.json", found)
+    plot(found, output / "results.png")
+    print_table(found)
+
+    heading("6/6 the model, reloaded in a clean process by AutoModel.from_pretrained(..., trust_remote_code=True)")
+    model = LiraForRetrieval.from_pretrained(output / "model")
+    difference = reload_difference(output / "model", model, processor, data["test"][0])
+    console.print(f"  without lira_hf, the largest difference of any embedding: {difference:.1e}", highlight=False)
+    if difference > 1e-5:
+        raise RuntimeError(f"the reloaded model's embeddings differ by {difference:.1e}")
+    for part in data["test"][:3]:
+        show_search(console, model, store, part)
+    console.print(
+        f"\n[bold]Done.[/bold] {output}/results.json, {output}/results.png; the model is {output}/model\n"
+        "Next, with your own backbones and data:\n"
+        f"  lira-hf quickstart --output my-run --multilingual intfloat/multilingual-e5-small --english BAAI/bge-small-en-v1.5\n"
+        f"  lira-hf data build --output my-data --size standard --languages {codes[0]}\n"
+        "  lira-hf train configs/tiny.yaml --data my-data --output my-model --backbones.multilingual ID --backbones.english ID",
+        highlight=False,
+    )
+    return found
+
+
+def train_systems(recipe: Recipe, seed: int, base, processor, store, data: dict[str, list[RetrievalData]], console: Console) -> dict[str, dict]:
+    """Stage 1 and every trained system of one seed: test summaries by system. Finished ones are read back."""
+    folder = Path(recipe.output) / "runs" / str(seed)
+    anchored = folder / "anchoring" / "model"
+    if not anchored.exists():
+        torch.manual_seed(seed)
+        pre = LiraForPreTraining(base.config)
+        pre.lira.load_state_dict(variant(base, {}, seed).lira.state_dict())
+        log = train_anchoring(pre, store, data["train"], arguments(anchored.parent, seed, quiet(recipe.anchoring)), resume=True)
+        save(pre, processor, anchored, log)
+        say(console, "stage 1", log, "loss", "reward", "actor_entropy", "epsilon1_p50", "epsilon1_p95", "collapse_cosine", "collapse_rank")
+    pre = LiraForPreTraining.from_pretrained(anchored)
+    start = variant(base, {}, seed)
+    start.lira.arca.load_state_dict(pre.lira.arca.state_dict())
+    found = {}
+    for system, fields in TRAINED_SYSTEMS.items():
+        done = folder / f"{system}.json"
+        if not done.exists():
+            model = variant(start, fields, seed)
+            args = arguments(folder / system, seed, quiet(recipe.retrieval))
+            log = train_retrieval(model, store, data["train"], data["validation"], args, recipe.products_per_query, resume=True)
+            say(console, system, log, "loss", "loss_ndcg", "loss_hinge", "dropped_negatives", "eval_ndcg@10")
+            if system == "lira" and seed == 0:
+                save(model, processor, Path(recipe.output) / "model", log)
+            write_json(done, summary(score(model, store, data["test"]), data["test"]))
+            shutil.rmtree(folder / system, ignore_errors=True)  # its checkpoints have served
+        found[system] = json.loads(done.read_text())
+    return found
+
+
+def quiet(values: dict) -> dict:
+    return {**values, "disable_tqdm": False}
+
+
+def say(console: Console, name: str, log: list[dict], *figures: str) -> None:
+    """The last value of each figure in a training log, on one line."""
+    last = {figure: next((entry[figure] for entry in reversed(log) if figure in entry), None) for figure in figures}
+    shown = "  ".join(f"{figure} {float(value):.3f}" for figure, value in last.items() if value is not None)
+    console.print(f"  {name}: {shown}", highlight=False)
+
+
+def reload_difference(folder: Path, model, processor, part: RetrievalData) -> float:
+    """Largest difference between this process's embeddings of some queries and those of a process that knows only transformers."""
+    queries = [query.row for query in part.queries[:32]]
+    rows = {"texts": [r.text for r in queries], "translations": [r.translations for r in queries], "scores": [r.scores for r in queries],
+            "language": part.language}  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        inputs, out = Path(scratch) / "rows.json", Path(scratch) / "embeddings.pt"
+        inputs.write_text(json.dumps(rows))
+        command = [sys.executable, "-c", RELOAD, str(Path(folder).resolve()), str(inputs), str(out)]
+        done = subprocess.run(command, cwd=scratch, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"the clean process failed:\n{done.stderr}")
+        theirs = torch.load(out)
+    ours = model.encode(**rows, processor=processor, prompt_name="query")
+    return float((ours - theirs).abs().max())
+
+
+def show_search(console: Console, model, store, part: RetrievalData, k: int = 3) -> None:
+    """One query of a language and the products found for it, each with its English meaning and grade."""
+    query = next((q for q in part.queries if "clean" not in q.slices), part.queries[0])
+    products = list(part.products.values())
+    similarity = embed(model, store, [query.row])[0] @ embed(model, store, [product.row for product in products]).T
+    console.print(f"\n  {LANGUAGES[part.language].name}: [bold]{query.row.text}[/bold]  ({query.english}; {', '.join(query.slices)})", highlight=False)
+    for value, index in zip(*similarity.topk(min(k, len(products))), strict=True):
+        product = products[int(index)]
+        grade = query.judged.get(product.id, 0)
+        console.print(f"    {value:.2f}  grade {grade}  {product.title}  [dim]({product.english})[/dim]", highlight=False, soft_wrap=True)
