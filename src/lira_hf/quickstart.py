@@ -68,6 +68,7 @@ def quickstart(
         console.print(f"  {split:11s}{queries:7,} queries {products:7,} products", highlight=False)
 
     heading("2/6 backbones: " + ("two tiny encoders, trained here on other catalogue text" if multilingual is None else f"{multilingual}, {english}"))
+    name = "tiny backbones" if multilingual is None else f"{multilingual} + {english}"
     if multilingual is None:
         folders = train_tiny_backbones(output / "backbones", codes)
         multilingual, english = str(folders["multilingual"]), str(folders["english"])
@@ -103,12 +104,12 @@ def quickstart(
     systems = {system: board.systems()[system] for system in SYSTEMS}
     found = results(
         systems,
-        benchmark="LazRetrieval small (synthetic), tiny backbones" if "recipe.json" in str(list(Path(multilingual).glob("*"))) else "LazRetrieval small (synthetic)",
+        benchmark=f"LazRetrieval small (synthetic), {name}",
         model="lira",
         seeds=list(range(seeds)),
         split="test",
         seconds=round(time.time() - started),
-    )  # fmt: skip
+    )
     write_json(output / "results.json", found)
     plot(found, output / "results.png")
     print_table(found)
@@ -195,7 +196,9 @@ def show_search(console: Console, model, store, part: RetrievalData, k: int = 3)
     query = next((q for q in part.queries if "clean" not in q.slices), part.queries[0])
     products = list(part.products.values())
     similarity = embed(model, store, [query.row])[0] @ embed(model, store, [product.row for product in products]).T
-    console.print(f"\n  {LANGUAGES[part.language].name}: [bold]{query.row.text}[/bold]  ({query.english}; {', '.join(query.slices)})", highlight=False)
+    console.print(
+        f"\n  {LANGUAGES[part.language].name}: [bold]{query.row.text}[/bold]  ({query.english}; {', '.join(query.slices)})", highlight=False
+    )
     for value, index in zip(*similarity.topk(min(k, len(products))), strict=True):
         product = products[int(index)]
         grade = query.judged.get(product.id, 0)

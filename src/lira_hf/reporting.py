@@ -127,3 +127,16 @@ def plot(found: dict, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+def render(document: Path, found: dict) -> str:
+    """The document with its result tables rendered from found."""
+    text = fill_between(document.read_text(encoding="utf-8"), "results", markdown(found))
+    return fill_between(text, "slices", markdown(found, slices=True))
+
+
+if __name__ == "__main__":
+    import sys
+
+    readme, source = map(Path, sys.argv[1:3])
+    readme.write_text(render(readme, json.loads(source.read_text(encoding="utf-8"))), encoding="utf-8")

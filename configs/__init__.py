@@ -1,0 +1,1 @@
+"""Recipes, as a package so that the wheel carries them."""

@@ -1,0 +1,5 @@
+"""`python -m lira_hf` is `lira-hf`."""
+
+from lira_hf.cli import main
+
+main()

@@ -1,0 +1,59 @@
+"""The command line as a user meets it: what is there, and how mistakes end."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def lira(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "lira_hf", *map(str, arguments)], capture_output=True, text=True, stdin=subprocess.DEVNULL, **options
+    )
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; sys.argv=['lira-hf','--help']\nfrom lira_hf.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    done = subprocess.run([sys.executable, "-c", code + "print([m for m in ('torch', 'transformers', 'datasets', 'numpy') if m in sys.modules])"],
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "[]" and "quickstart" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data", "build", "--output", "x", "--size", "huge"], "'huge'"),
+        (["data", "build", "--output", "x", "--languages", "th,xx"], "'xx' is not known"),
+        (["data", "build"], "--output"),
+        (["train", "no-such.yaml"], "no-such.yaml: cannot be read"),
+        (["evaluate", "no-model", "--data", "no-data"], "'no-model' is no LiRA model"),
+        (["evaluate", "no-model", "--data", "no-data", "--benchmark", "mteb"], "benchmark: 'mteb'"),
+        (["quickstart", "--seeds", "0"], "--seeds"),
+        (["quickstart", "--english", "somewhere"], "multilingual: missing"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_a_mistake_ends_with_one_line_and_code_2(arguments, message, tmp_path):
+    done = lira(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and message in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_quickstart_from_nothing(tmp_path):
+    done = lira("quickstart", "--languages", "th,fil", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(found["systems"]) == {"multilingual_only", "english_only", "english_best", "concat", "multilingual_trained", "english_trained",
+                                     "pooled_head", "lira"}  # fmt: skip
+    for system in found["systems"].values():
+        assert set(system["languages"]) == {"th", "fil"} and {"clean", "typo", "romanised", "unseen"} <= set(system["language_slices"]["th"])
+        assert 0 < system["average"] < 95
+    assert found["systems"]["lira"]["average"] > found["systems"]["concat"]["average"]
+    assert "largest difference" in done.stdout and (tmp_path / "out" / "results.png").stat().st_size > 10_000
+    again = lira("evaluate", tmp_path / "out" / "model", "--data", tmp_path / "out" / "data", "--languages", "th", "--output", tmp_path / "eval")
+    assert again.returncode == 0, again.stderr[-2000:]
+    evaluated = json.loads((tmp_path / "eval" / "results.json").read_text())["systems"]["lira"]["languages"]["th"]
+    assert evaluated == pytest.approx(found["systems"]["lira"]["languages"]["th"], abs=0.3)  # text anew: near ties may turn

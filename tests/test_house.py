@@ -1,0 +1,34 @@
+"""What the repository promises about itself: the wheel holds the model code, the README's numbers come from results."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lira_hf.reporting import render
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_readme_tables_are_rendered_from_the_results_file():
+    found = json.loads((ROOT / "docs" / "results" / "quickstart.json").read_text())
+    assert render(ROOT / "README.md", found) == (ROOT / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_a_clean_environment(tmp_path):
+    run = lambda *command, **options: subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, **options)  # noqa: E731
+    run("git", "clone", "--quiet", ROOT, tmp_path / "clone")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", tmp_path / "clone")
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    python, wheel = tmp_path / "venv" / "bin" / "python", next((tmp_path / "dist").glob("*.whl"))
+    run(python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel)
+    code = (
+        "import lira_hf.modeling, pathlib, importlib.resources as r; from lira_hf import LiraForRetrieval; from lira_hf.catalogue import build;"
+        "assert (r.files('lira_hf.configs') / 'tiny.yaml').is_file(); print(pathlib.Path(lira_hf.modeling.__file__).parent)"
+    )
+    done = run(python, "-c", code, cwd=tmp_path)
+    assert str(tmp_path / "venv") in done.stdout
+    run(tmp_path / "venv" / "bin" / "lira-hf", "data", "build", "--output", tmp_path / "data", "--languages", "fil", cwd=tmp_path)
