@@ -142,12 +142,11 @@ class LiraProcessor(ProcessorMixin):
         for name in prompts:
             if name is not None and name not in self.prompts:
                 raise ValueError(f"prompt_name: {name!r} is not known; allowed: {', '.join(sorted(self.prompts))}")
-        data, width = {}, max(1, max(len(row.translations) for row in rows))
-        here = torch.tensor([row.text is not None for row in rows])
+        data = self.beside_text(rows)
+        here, real = torch.tensor([row.text is not None for row in rows]), data["candidate_mask"]
         texts = [self.prefixed("multilingual", row.text or "", name) for row, name in zip(rows, prompts, strict=True)]
         ids, mask = self.tokens("multilingual", texts)
         data["multilingual_input_ids"], data["multilingual_attention_mask"] = ids, mask * here[:, None]  # [B, L]
-        real = torch.tensor([[k < len(row.translations) for k in range(width)] for row in rows])  # [B, K]
         candidates = [self.prefixed("english", text, name) for row, name in zip(rows, prompts, strict=True) for text in row.translations]
         ids, mask = self.tokens("english", candidates or [""])
         for name, tensor in (("input_ids", ids), ("attention_mask", mask if candidates else mask * 0)):
@@ -155,18 +154,22 @@ class LiraProcessor(ProcessorMixin):
             if candidates:
                 spread[real] = tensor
             data[f"english_{name}"] = spread
-        data["candidate_mask"] = real
-        data["translation_scores"] = torch.full((*real.shape, 3), torch.nan)  # [B, K, 3]
+        return BatchEncoding(data)
+
+    def beside_text(self, rows: list[Row]) -> dict[str, torch.Tensor]:
+        """What a batch holds beside texts: candidate_mask [B, K], translation_scores [B, K, 3], and language_ids [B], the place in
+        `languages` plus one, 0 for `und`."""
+        width = max(1, max(len(row.translations) for row in rows))
+        scores = torch.full((len(rows), width, 3), torch.nan)
         for i, row in enumerate(rows):
             for k, triple in enumerate(row.scores):
                 if triple is not None:
-                    data["translation_scores"][i, k] = torch.tensor(triple)
-        data["language_ids"] = self.language_ids([row.language for row in rows])
-        return BatchEncoding(data)
-
-    def language_ids(self, codes: list[str]) -> torch.Tensor:
-        """Row of the language token [B]: place in `languages` plus one; 0 is `und`."""
-        return torch.tensor([self.languages.index(code) + 1 if code in self.languages else 0 for code in codes])
+                    scores[i, k] = torch.tensor(triple)
+        return {
+            "candidate_mask": torch.tensor([[k < len(row.translations) for k in range(width)] for row in rows]),
+            "translation_scores": scores,
+            "language_ids": torch.tensor([self.languages.index(row.language) + 1 if row.language in self.languages else 0 for row in rows]),
+        }
 
     def prefixed(self, path: str, text: str, prompt_name: str | None) -> str:
         return (self.prompts[prompt_name][path] if prompt_name else "") + text

@@ -61,9 +61,7 @@ class FeatureStore:
     def batch(self, rows: list[Row], prompt_name: str | None = None) -> dict[str, torch.Tensor]:
         """The batch of LiraProcessor.batch, with features in place of ids."""
         prompts = [prompt_name or row.prompt for row in rows]
-        batch = {"text_mask": torch.tensor([row.text is not None for row in rows])}
-        width = max(1, max(len(row.translations) for row in rows))
-        batch["candidate_mask"] = torch.tensor([[k < len(row.translations) for k in range(width)] for row in rows])  # [B, K]
+        batch = {"text_mask": torch.tensor([row.text is not None for row in rows]), **self.processor.beside_text(rows)}
         texts = {
             "multilingual": [self.processor.prefixed("multilingual", r.text, p) for r, p in zip(rows, prompts, strict=True) if r.text is not None],
             "english": [self.processor.prefixed("english", text, p) for r, p in zip(rows, prompts, strict=True) for text in r.translations],
@@ -75,12 +73,6 @@ class FeatureStore:
             if texts[path]:
                 found = self._look_up(path, texts[path])
                 batch[f"{path}_features"][mask], batch[f"{path}_pooled"][mask] = found[0].float(), found[1].float()
-        batch["translation_scores"] = torch.full((*batch["candidate_mask"].shape, 3), torch.nan)
-        for i, row in enumerate(rows):
-            for k, triple in enumerate(row.scores):
-                if triple is not None:
-                    batch["translation_scores"][i, k] = torch.tensor(triple)
-        batch["language_ids"] = self.processor.language_ids([row.language for row in rows])
         return batch
 
 

@@ -141,7 +141,7 @@ def train_systems(recipe: Recipe, seed: int, base, processor, store, data: dict[
         torch.manual_seed(seed)
         pre = LiraForPreTraining(base.config)
         pre.lira.load_state_dict(variant(base, {}, seed).lira.state_dict())
-        log = train_anchoring(pre, store, data["train"], arguments(anchored.parent, seed, quiet(recipe.anchoring)), resume=True)
+        log = train_anchoring(pre, store, data["train"], arguments(anchored.parent, seed, recipe.anchoring), resume=True, show_logs=False)
         save(pre, processor, anchored, log)
         say(console, "stage 1", log, "loss", "reward", "actor_entropy", "epsilon1_p50", "epsilon1_p95", "collapse_cosine", "collapse_rank")
     pre = LiraForPreTraining.from_pretrained(anchored)
@@ -152,8 +152,8 @@ def train_systems(recipe: Recipe, seed: int, base, processor, store, data: dict[
         done = folder / f"{system}.json"
         if not done.exists():
             model = variant(start, fields, seed)
-            args = arguments(folder / system, seed, quiet(recipe.retrieval))
-            log = train_retrieval(model, store, data["train"], data["validation"], args, recipe.products_per_query, resume=True)
+            args = arguments(folder / system, seed, recipe.retrieval)
+            log = train_retrieval(model, store, data["train"], data["validation"], args, recipe.products_per_query, resume=True, show_logs=False)
             say(console, system, log, "loss", "loss_ndcg", "loss_hinge", "dropped_negatives", "eval_ndcg@10")
             if system == "lira" and seed == 0:
                 save(model, processor, Path(recipe.output) / "model", log)
@@ -161,10 +161,6 @@ def train_systems(recipe: Recipe, seed: int, base, processor, store, data: dict[
             shutil.rmtree(folder / system, ignore_errors=True)  # its checkpoints have served
         found[system] = json.loads(done.read_text())
     return found
-
-
-def quiet(values: dict) -> dict:
-    return {**values, "disable_tqdm": False}
 
 
 def say(console: Console, name: str, log: list[dict], *figures: str) -> None:

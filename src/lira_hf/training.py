@@ -18,7 +18,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors.torch import load_file, save_file
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
 from lira_hf.collation import AnchoringCollator, RetrievalCollator, RetrievalData, every_row, read
 from lira_hf.evaluation.retrieval import score, summary
@@ -173,6 +173,13 @@ class CheckpointState(TrainerCallback):
             model.load_queue_state(tensors)
 
 
+class ProgressBar(ProgressCallback):
+    """The Trainer's bar without its line per log."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        pass
+
+
 def last_checkpoint(folder: str | Path) -> str | None:
     """The newest whole checkpoint of a stage's folder, or None."""
     found = [p for p in Path(folder).glob("checkpoint-*") if (p / STATE_FILE).exists()]
@@ -187,13 +194,18 @@ def arguments(output: Path, seed: int, values: dict[str, Any]) -> TrainingArgume
     return TrainingArguments(output_dir=str(output), seed=seed, data_seed=seed, **{**defaults, **values})
 
 
-def train_anchoring(model: LiraForPreTraining, encoder, data: list[RetrievalData], args: TrainingArguments, resume: bool = False) -> list[dict]:
+def train_anchoring(
+    model: LiraForPreTraining, encoder, data: list[RetrievalData], args: TrainingArguments, resume: bool = False, show_logs: bool = True
+) -> list[dict]:
     """Stage 1 on the queries and products of data; returns the log."""
     torch.manual_seed(args.seed)
     rows = [row for row in every_row(data) if row.text is not None and row.translations]
     trainer = Trainer(
         model=model, args=args, train_dataset=rows, data_collator=AnchoringCollator(encoder), callbacks=[TrainingLog(), CheckpointState()]
     )
+    if not show_logs:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(ProgressBar)
     trainer.train(resume_from_checkpoint=last_checkpoint(args.output_dir) if resume else None)
     return trainer.state.log_history
 
@@ -206,6 +218,7 @@ def train_retrieval(
     args: TrainingArguments,
     products_per_query: int = 8,
     resume: bool = False,
+    show_logs: bool = True,
 ) -> list[dict]:
     """Stage 2; then the correction is shrunk to what is best on validation (correction_scale 0, 0.25 .. 1). Returns the log."""
     torch.manual_seed(args.seed)
@@ -224,6 +237,9 @@ def train_retrieval(
         data_collator=collators[0],
         callbacks=[TrainingLog(), RetrievalValidation(encoder, validation), CheckpointState()],
     )
+    if not show_logs:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(ProgressBar)
     trainer.train(resume_from_checkpoint=last_checkpoint(args.output_dir) if resume else None)
     shrink(model, encoder, validation)
     return trainer.state.log_history
