@@ -154,7 +154,7 @@ class LiraProcessor(ProcessorMixin):
             if candidates:
                 spread[real] = tensor
             data[f"english_{name}"] = spread
-        return BatchEncoding(data)
+        return BatchEncoding({name: data[name] for name in self.model_input_names})
 
     def beside_text(self, rows: list[Row]) -> dict[str, torch.Tensor]:
         """What a batch holds beside texts: candidate_mask [B, K], translation_scores [B, K, 3], and language_ids [B], the place in

@@ -58,7 +58,7 @@ def quickstart(
         noisy.disable_progress_bar()
 
     def heading(text: str) -> None:
-        console.print(f"\n[bold]{text}[/bold]  [dim]{time.time() - started:.0f} s[/dim]", highlight=False)
+        console.print(f"\n[bold]{text}[/bold]  [dim]{time.time() - started:.0f} s[/dim]", highlight=False, soft_wrap=True)
 
     heading("1/6 data: LazRetrieval, small; synthetic, made from hand-written words")
     build(output / "data", "small", codes, 0)
@@ -129,6 +129,7 @@ def quickstart(
         f"  lira-hf data build --output my-data --size standard --languages {codes[0]}\n"
         "  lira-hf train configs/tiny.yaml --data my-data --output my-model --backbones.multilingual ID --backbones.english ID",
         highlight=False,
+        soft_wrap=True,
     )
     return found
 
@@ -167,7 +168,7 @@ def say(console: Console, name: str, log: list[dict], *figures: str) -> None:
     """The last value of each figure in a training log, on one line."""
     last = {figure: next((entry[figure] for entry in reversed(log) if figure in entry), None) for figure in figures}
     shown = "  ".join(f"{figure} {float(value):.3f}" for figure, value in last.items() if value is not None)
-    console.print(f"  {name}: {shown}", highlight=False)
+    console.print(f"  {name}: {shown}", highlight=False, soft_wrap=True)
 
 
 def reload_difference(folder: Path, model, processor, part: RetrievalData) -> float:
