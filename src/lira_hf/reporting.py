@@ -19,6 +19,8 @@ LABELS = {
     "lira": "LiRA",
 }
 
+SHORT = {"encoding": "encod\ning", "romanised": "roman\nised"}  # headers of narrow columns
+
 
 def results(systems: dict, *, benchmark: str, model: str, seeds: list[int], revision: str | None = None, **more) -> dict:
     """The content of a results.json."""
@@ -43,7 +45,7 @@ def cell(system: dict, *place: str) -> str:
         value, spread = value.get(key) if value else None, spread.get(key) if spread else None
     if value is None:
         return "–"
-    return f"{value:.1f}" if spread is None else f"{value:.1f} ±{spread:.1f}"
+    return f"{value:.1f} ±{spread:.1f}" if spread else f"{value:.1f}"  # frozen systems are the same with every seed
 
 
 def rows(found: dict, slices: bool = False) -> tuple[list[str], list[list[str]]]:
@@ -68,7 +70,7 @@ def print_table(found: dict) -> None:
         table = Table(title=f"{found['benchmark']}, {title}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         columns = list(next(iter(found["systems"].values()))["slices" if slices else "languages"])
         for index, column in enumerate(["nDCG@10", *([] if slices else ["average"]), *columns]):
-            table.add_column(column.replace("_", "\n"), justify="left" if index == 0 else "right", no_wrap=True)
+            table.add_column(SHORT.get(column, column.replace("_", "\n")), justify="left" if index == 0 else "right", no_wrap=True)
         for name, system in found["systems"].items():
             values = system["slices" if slices else "languages"]
             averages = [] if slices else [cell(system, "average")]
