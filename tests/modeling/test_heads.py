@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import SENTENCES, SMALL, stirred
 from safetensors.torch import load_file
+from small_backbones import SENTENCES, SMALL, stirred
 from transformers import Trainer, TrainingArguments
 
 from lira_hf import LiraForPreTraining, LiraForRetrieval, LiraModel

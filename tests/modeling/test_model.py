@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import KINDS, SENTENCES, SMALL, stirred, train_tokenizer
+from small_backbones import KINDS, SENTENCES, SMALL, stirred, train_tokenizer
 from transformers import AutoModel, AutoModelForTextEncoding, AutoTokenizer, BartConfig, M2M100Config, MarianConfig, Trainer, TrainingArguments
 
 from lira_hf import LiraConfig, LiraForPreTraining, LiraForRetrieval, LiraModel, LiraProcessor

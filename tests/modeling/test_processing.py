@@ -5,9 +5,9 @@ import re
 
 import pytest
 import torch
-from conftest import QWEN, SENTENCES, train_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_backbones import QWEN, SENTENCES, train_tokenizer
 from transformers.utils import logging
 
 from lira_hf import LiraProcessor

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SENTENCES, SMALL, stirred
+from small_backbones import SENTENCES, SMALL, stirred
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from lira_hf import LiraForPreTraining, modeling
