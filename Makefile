@@ -10,7 +10,7 @@ help:  ## what can be made
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[eval,dev]'
 	@touch $@
 
-quickstart: .venv/ready  ## the main job, from nothing to a trained model, on the CPU (about 7 minutes)
+quickstart: .venv/ready  ## the main job, from nothing to a trained model, on the CPU (about 5 minutes)
 	$(BIN)/lira-hf quickstart --output lira-quickstart
 
 test: .venv/ready lint  ## lint and tests; in CI the slow ones too

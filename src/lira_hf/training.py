@@ -222,19 +222,15 @@ def train_retrieval(
 ) -> list[dict]:
     """Stage 2; then the correction is shrunk to what is best on validation (correction_scale 0, 0.25 .. 1). Returns the log."""
     torch.manual_seed(args.seed)
-    references = bool(model.config.consistency_weight)
-    collators = [
-        RetrievalCollator(encoder, {i: p for part in data for i, p in part.products.items()}, products_per_query, references)
-        for data in (train, validation)
-    ]
-    # One Trainer has one collator: evaluation hands it validation queries, whose products it must know as well.
-    collators[0].products = {**collators[0].products, **collators[1].products}
+    # One Trainer has one collator: it knows the products of both splits, because evaluation hands it validation queries.
+    products = {identifier: product for part in (*train, *validation) for identifier, product in part.products.items()}
+    collator = RetrievalCollator(encoder, products, products_per_query, references=bool(model.config.consistency_weight))
     trainer = Trainer(
         model=model,
         args=args,
         train_dataset=[query for part in train for query in part.queries],
         eval_dataset=[query for part in validation for query in part.queries],
-        data_collator=collators[0],
+        data_collator=collator,
         callbacks=[TrainingLog(), RetrievalValidation(encoder, validation), CheckpointState()],
     )
     if not show_logs:
@@ -266,7 +262,6 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
     output = Path(recipe.output)
     if not resume and any(output.glob("*/checkpoint-*")):
         raise ValueError(f"output: {recipe.output} holds checkpoints of an earlier run; resume with --resume, or choose another folder")
-    output.mkdir(parents=True, exist_ok=True)
     paths = recipe.backbones.multilingual, recipe.backbones.english
     processor = LiraProcessor.from_backbones(*paths, prompts=recipe.prompts, max_length=recipe.max_length)
     torch.manual_seed(recipe.seed)

@@ -22,11 +22,8 @@ PRODUCTS = 60  # of each type to draw intents from: a few hundred intents a type
 REDRAWS = 8  # a second wording that is the first again is drawn again so often
 
 
-def pairs(languages: Sequence[str], count: int, seed: int = 0, siblings: int = 8) -> list[tuple[str, str, str]]:
+def pairs(languages: Sequence[str], count: int, seed: int = 0) -> list[tuple[str, str, str]]:
     """`count` tuples (language, anchor, positive), the languages taking turns.
-
-    Runs of `siblings` pairs share a product type. Pairs of one type that differ in their attributes are each other's
-    hard negatives in a batch; without them an encoder learns types and little else.
 
     `languages` are codes of the seven and "en". An anchor is a query as typed, noise included; its positive a title of
     a product that answers it, or the same intent in other words, or either in another of `languages`. English
