@@ -1,0 +1,1 @@
+"""Cards and loading scripts of the data sets that are published."""
