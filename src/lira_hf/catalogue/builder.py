@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from lira_hf.catalogue.card import render_card
 from lira_hf.catalogue.lexicon import load_words
-from lira_hf.catalogue.rows import SIZES, UNSEEN, Part, corpus_rows, query_rows, stock
+from lira_hf.catalogue.rows import SIZES, UNSEEN, Part
 from lira_hf.catalogue.splits import SPLITS
 from lira_hf.catalogue.tables import COLUMNS, table_path, write_table
 from lira_hf.languages import ENGLISH, check_languages

@@ -6,20 +6,34 @@ noise has made unreadable. All candidates of a row may be wrong; that is what a 
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from statistics import NormalDist
+from typing import NamedTuple
 
-from lira_hf.catalogue.composition import pick, word_of
+from lira_hf.catalogue.composition import choose, pick
 from lira_hf.catalogue.lexicon import Catalogue, Words
 from lira_hf.catalogue.splits import BACKBONES, bucket
-from lira_hf.catalogue.templates import Piece, Template, join_pieces
 
 AXES = ("semantic", "emotional", "pragmatic")  # fidelity of sense, of tone, of style; METHOD's s, e, p
-HARD_WORDS = 0.2  # of the words: a rare or ambiguous one that translators share the same wrong sense of, and critics too
-HARD_MISREAD = 0.75  # how often each translator falls for it
 HARD_TRIES = 8  # wrong senses to look at before a word is left easy
 LEFT_AS_TYPED = 0.4  # of the misread words of a romanised or mistyped query
+TRIES = 24  # readings, and wordings of one, to look at before a translator gives no candidate
+NORMAL = [NormalDist().inv_cdf((rank + 0.5) / 1024) for rank in range(1024)]  # to draw from; rng.gauss takes five times as long
+KEPT = ("promo", "code")  # slots that are never translated: a promo falls away, a code stays
+
+
+class Candidate(NamedTuple):
+    """One English translation: its text, the name of its translator, and the critic's scores, 1 to 10."""
+
+    text: str
+    source: str
+    semantic: int
+    emotional: int
+    pragmatic: int
 
 
 @dataclass(frozen=True)
@@ -46,8 +60,9 @@ class Translator:
 TRANSLATORS = (
     Translator("good", 0.05, 0.05, 0.25, lost_brand=0.05, synonyms=True),
     Translator("literal", 0.10, 0.10, 0.40, lost_brand=0.10, source_order=True),
-    Translator("glossary", 0.35, 0.25, 0.50),
-    Translator("hasty", 0.10, 0.0, 0.45, dropped=0.30, invented=0.25, synonyms=True),
+    Translator("glossary", 0.35, 0.25, 0.50),  # a word list: the wrong sense as often as not
+    Translator("dropping", 0.08, 0.0, 0.45, lost_brand=0.15, dropped=0.40),  # what it does not know, it leaves out
+    Translator("inventing", 0.10, 0.03, 0.40, invented=0.60, synonyms=True),  # a brand or number out of nowhere
 )
 
 
@@ -67,18 +82,42 @@ class Critic:
     pragmatic: tuple[float, float] = (9.0, 0.4)
     stiffness: float = 2.0  # taken from the pragmatic score of words in source order
 
-    def score(self, errors: Sequence[str], literal: bool, rng: Random) -> dict[str, int]:
-        """The three scores of a candidate with these `errors` (keys of `severity`), integers from 1 to 10."""
-        severity = sum(self.severity[error] for error in errors)
-        out = {}
-        for axis, (base, weight) in zip(AXES, (self.semantic, self.emotional, self.pragmatic), strict=True):
-            base -= self.stiffness if literal and axis == "pragmatic" else 0.0
-            out[axis] = min(10, max(1, round(base - weight * severity + rng.gauss(0.0, self.sigma))))
-        return out
+    def score(self, errors: Sequence[str], literal: bool, rng: Random) -> tuple[int, int, int]:
+        """The three scores of a candidate with these `errors` (keys of `severity`), integers from 1 to 10, in the order of `AXES`."""
+        severity, sigma = sum([self.severity[error] for error in errors]), self.sigma
+        semantic, emotional, pragmatic = self.semantic, self.emotional, self.pragmatic
+        return (
+            _to_scale(semantic[0] - semantic[1] * severity + sigma * choose(NORMAL, rng)),
+            _to_scale(emotional[0] - emotional[1] * severity + sigma * choose(NORMAL, rng)),
+            _to_scale(pragmatic[0] - pragmatic[1] * severity + sigma * choose(NORMAL, rng) - self.stiffness * literal),
+        )
+
+
+def _to_scale(score: float) -> int:
+    return 1 if score < 1 else 10 if score > 10 else round(score)
 
 
 @dataclass(frozen=True)
-class Source:
+class Desk:
+    """Who translates: the translators, of whom `candidates` work on each text, drawn anew; the critic; how hard the words are.
+
+    `hard_words` of the words (a share) are rare or ambiguous: translators share the same wrong sense of one, each falls
+    for it with probability `hard_misread`, and the critic hardly notices.
+    """
+
+    translators: tuple[Translator, ...] = TRANSLATORS
+    candidates: int = 4
+    critic: Critic = Critic()
+    hard_words: float = 0.2
+    hard_misread: float = 0.75
+
+    @functools.cached_property
+    def shifts(self) -> tuple[tuple[Translator, ...], ...]:
+        """Every choice of translators for one text, in every order."""
+        return tuple(itertools.permutations(self.translators, min(self.candidates, len(self.translators))))
+
+
+class Source(NamedTuple):
     """What is translated: slot to value and slot to text as written, both in the order of the text.
 
     `harmed` slots are hard to read after noise; with `typed_through` they may stay in the translation as written.
@@ -90,57 +129,39 @@ class Source:
     typed_through: bool = False
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What one translator made of a source: slot to value understood, slot to word left as typed, and text invented."""
-
-    values: Mapping[str, str]
-    untranslated: Mapping[str, str]
-    extra: str
-
-
 def perfect_translation(values: Mapping[str, str], english: Words) -> str:
     """Everything `values` say, in the usual words and order; a model code is kept, a promo left out."""
-    texts = {slot: word_of(slot, value, english) for slot, value in values.items()}
-    return _phrase(texts, english.phrases[0])
+    forms = english.forms
+    texts = {slot: forms[slot][value][0] if slot in forms else value for slot, value in values.items() if slot not in KEPT}
+    return " ".join(filter(None, [english.phrases[0].text(texts), values.get("code", "")]))
 
 
 def translate(
-    source: Source,
-    catalogue: Catalogue,
-    english: Words,
-    rng: Random,
-    *,
-    types: Collection[str],
-    translators: Sequence[Translator] = TRANSLATORS,
-    critic: Critic | None = None,
-    hard_words: float = HARD_WORDS,
-    tries: int = 24,
-) -> list[dict[str, str | int]]:
-    """One candidate of each translator, shuffled: {text, source, semantic, emotional, pragmatic}.
+    source: Source, catalogue: Catalogue, english: Words, rng: Random, *, types: frozenset[str], desk: Desk = Desk()
+) -> list[Candidate]:
+    """The candidates of `source`, each from another translator, in no order.
 
-    `types` are the product types a wrong sense may name (a training row must not name a held-out one). `hard_words` is
-    the share of words whose wrong sense all translators know. Texts differ, and none says what a text of the
-    backbones says; a translator that finds no such text in `tries` gives none.
+    `types` are the product types a wrong sense may name (a training row must not name a held-out one). Texts differ,
+    and none says what a text of the backbones says; a translator that finds no such text gives none.
     """
-    critic = critic or Critic()
-    hard = _hard_words(source, catalogue, rng, types, hard_words)
+    hard = _hard_words(source, catalogue, rng, types, desk.hard_words)
     seen: set[str] = set()
-    out: list[dict[str, str | int]] = []
-    for translator in translators:
-        errors, reading = _read(source, translator, catalogue, rng, types, hard, tries)
-        for attempt in range(tries if reading else 0):
-            text = _word(reading, source, translator, english, rng, any_form=attempt > 0)
-            if text.casefold() not in seen:
-                seen.add(text.casefold())
-                scores = critic.score(errors, translator.source_order, rng)
-                out.append({"text": text, "source": translator.name, **scores})
-                break
-    rng.shuffle(out)
+    out: list[Candidate] = []
+    for translator in choose(desk.shifts, rng):
+        kinds, reading = _read(source, translator, catalogue, rng, types, hard, desk.hard_misread)
+        if reading is None:
+            continue
+        text = _word(reading, source, translator, english, rng, translator.synonyms)
+        tries = TRIES
+        while (key := text.casefold()) in seen and (tries := tries - 1):
+            text = _word(reading, source, translator, english, rng, synonyms=True)
+        if tries:
+            seen.add(key)
+            out.append(Candidate(text, translator.name, *desk.critic.score(kinds, translator.source_order, rng)))
     return out
 
 
-def _hard_words(source: Source, catalogue: Catalogue, rng: Random, types: Collection[str], share: float) -> dict[str, str]:
+def _hard_words(source: Source, catalogue: Catalogue, rng: Random, types: frozenset[str], share: float) -> dict[str, str]:
     """Slot to the wrong value that its word suggests to whoever does not know it; brands and numbers are never hard.
 
     All translators fall for the same value, so it must be one that makes no text of the backbones, alone or with the
@@ -148,11 +169,11 @@ def _hard_words(source: Source, catalogue: Catalogue, rng: Random, types: Collec
     """
     hard: dict[str, str] = {}
     for slot in source.values:
-        if slot in ("promo", "code", "brand", "measure") or rng.random() >= share:
+        if rng.random() >= share or slot in ("promo", "code", "brand", "measure"):
             continue
         for _ in range(HARD_TRIES):
             wrong = _wrong(slot, source, catalogue, rng, types)
-            readings = ({**source.values, slot: wrong}, {**source.values, **hard, slot: wrong})
+            readings = [source.values | {slot: wrong}, *([source.values | hard | {slot: wrong}] if hard else ())]
             if not any(_is_reserved(values, catalogue) for values in readings):
                 hard[slot] = wrong
                 break
@@ -160,111 +181,133 @@ def _hard_words(source: Source, catalogue: Catalogue, rng: Random, types: Collec
 
 
 def _is_reserved(values: Mapping[str, str], catalogue: Catalogue) -> bool:
-    """Whether only the backbones' text may say `values` (a wrong reading is right for another row)."""
-    said = {slot: value for slot, value in values.items() if slot not in ("type", "promo", "code")}
+    """Whether only the backbones' text may say `values` (a wrong reading is right for another row); it has no model codes."""
+    if "code" in values:
+        return False
+    said = {slot: value for slot, value in values.items() if slot not in ("type", "promo")}
     return bucket(values["type"], said, catalogue) == BACKBONES
 
 
-def _wrong(slot: str, source: Source, catalogue: Catalogue, rng: Random, types: Collection[str]) -> str:
+@functools.cache
+def _siblings(catalogue: Catalogue, type_id: str, types: frozenset[str]) -> tuple[str, ...]:
+    """What a type may be taken for: the others of its department, or of all where it has none."""
+    department = catalogue.departments[catalogue.types[type_id].department]
+    return tuple(name for name in department if name != type_id and name in types) or tuple(sorted(types - {type_id}))
+
+
+def _wrong(slot: str, source: Source, catalogue: Catalogue, rng: Random, types: frozenset[str]) -> str:
     """Another type of the department, or another value of the axis."""
-    type_, value = catalogue.types[source.values["type"]], source.values[slot]
+    type_id, value = source.values["type"], source.values[slot]
     if slot == "type":
-        return rng.choice([t for t in catalogue.departments[type_.department] if t != value and t in types])
-    others = [other for other in type_.axes[slot] if other != value]
-    return rng.choice(others or [other for other in catalogue.values[slot] if other != value])
+        return choose(_siblings(catalogue, type_id, types), rng)
+    values = catalogue.types[type_id].axes.get(slot, ())
+    values = values if len(values) > 1 else catalogue.values[slot]
+    while (other := choose(values, rng)) == value:
+        pass
+    return other
+
+
+# What a translator made of a source: slot to value understood, slot to word left as typed, and text invented.
+Reading = tuple[Mapping[str, str], Mapping[str, str], str]
 
 
 def _read(
-    source: Source,
-    translator: Translator,
-    catalogue: Catalogue,
-    rng: Random,
-    types: Collection[str],
-    hard: Mapping[str, str],
-    tries: int,
+    source: Source, translator: Translator, catalogue: Catalogue, rng: Random, types: frozenset[str], hard: Mapping[str, str], hard_misread: float
 ) -> tuple[list[str], Reading | None]:
     """The errors of `translator` by kind and its reading; None where every reading is kept for the backbones.
 
     What goes wrong is drawn first and the wrong word after it, so that the errors are as frequent as they are meant
     to be although some wrong words may not be used.
     """
-    for attempt in range(tries):
+    for attempt in range(TRIES):
         if attempt % 4 == 0:
-            outcomes = {slot: _outcome(slot, source, translator, hard, rng) for slot in source.values if slot != "promo"}
+            errors = _errors(source, translator, hard, hard_misread, rng)
             invents = rng.random() < translator.invented
-        reading = _realise(source, outcomes, invents, catalogue, rng, types, hard)
-        plain = not reading.untranslated and not reading.extra  # other texts are like no text of the backbones
-        if not (plain and _is_reserved(reading.values, catalogue)):
-            errors = [outcome for outcome in outcomes.values() if outcome != "right"]
-            return errors + ["invented"] * invents, reading
+            if not errors and not invents:  # what the source says it may say
+                return [], (source.values, {}, "")
+        reading = _realise(source, errors, invents, catalogue, rng, types, hard)
+        # Texts with something left as typed or added are like no text of the backbones.
+        if reading[1] or reading[2] or not _is_reserved(reading[0], catalogue):
+            return [*errors.values(), *["invented"] * invents], reading
     return [], None
 
 
-def _outcome(slot: str, source: Source, translator: Translator, hard: Collection[str], rng: Random) -> str:
-    """What happens to a slot: "right" or a key of `Critic.severity`."""
-    if slot == "code":
-        return "right"
-    if slot == "brand":  # never misread: Latin letters, which noise spares
-        return "dropped" if rng.random() < translator.lost_brand else "right"
-    wrong = "type" if slot == "type" else "attribute"
-    if slot in hard and rng.random() < HARD_MISREAD:
-        return f"hard {wrong}"
-    if slot in source.harmed and rng.random() < translator.misread:
-        if source.typed_through and rng.random() < LEFT_AS_TYPED:
-            return "untranslated"
-        return "dropped" if slot != "type" and rng.random() < 0.5 else wrong  # a text without its type says nothing
-    if slot == "type":
-        return wrong if rng.random() < translator.wrong_type else "right"
-    if rng.random() < translator.dropped:
-        return "dropped"
-    return wrong if rng.random() < translator.wrong_value else "right"
+def _errors(source: Source, translator: Translator, hard: Collection[str], hard_misread: float, rng: Random) -> dict[str, str]:
+    """The slots that go wrong, and how: a key of `Critic.severity`."""
+    errors: dict[str, str] = {}
+    for slot in source.values:
+        if slot in KEPT:
+            continue
+        if slot == "brand":  # never misread: Latin letters, which noise spares
+            if rng.random() < translator.lost_brand:
+                errors[slot] = "dropped"
+            continue
+        wrong = "type" if slot == "type" else "attribute"
+        if slot in hard and rng.random() < hard_misread:
+            errors[slot] = f"hard {wrong}"
+        elif slot in source.harmed and rng.random() < translator.misread:
+            if source.typed_through and rng.random() < LEFT_AS_TYPED:
+                errors[slot] = "untranslated"
+            else:  # a text without its type says nothing
+                errors[slot] = "dropped" if slot != "type" and rng.random() < 0.5 else wrong
+        elif slot == "type":
+            if rng.random() < translator.wrong_type:
+                errors[slot] = wrong
+        elif rng.random() < translator.dropped:
+            errors[slot] = "dropped"
+        elif rng.random() < translator.wrong_value:
+            errors[slot] = wrong
+    return errors
 
 
 def _realise(
     source: Source,
-    outcomes: Mapping[str, str],
+    errors: Mapping[str, str],
     invents: bool,
     catalogue: Catalogue,
     rng: Random,
-    types: Collection[str],
+    types: frozenset[str],
     hard: Mapping[str, str],
 ) -> Reading:
-    type_ = catalogue.types[source.values["type"]]
-    values, extra = {}, ""
-    for slot, outcome in outcomes.items():
-        value = source.values[slot]
-        if outcome.startswith("hard"):
-            value = hard[slot]
-        elif outcome in ("type", "attribute"):
-            value = _wrong(slot, source, catalogue, rng, types)
-        if outcome not in ("dropped", "untranslated"):
-            values[slot] = value
-    untranslated = {slot: source.texts[slot] for slot, outcome in outcomes.items() if outcome == "untranslated"}
-    if invents and "brand" not in source.values and rng.random() < 0.5:
-        values["brand"] = rng.choice(catalogue.brands[type_.department])
-    elif invents and "measure" not in source.values:
-        values["measure"] = rng.choice(type_.axes.get("measure") or catalogue.values["measure"])
-    elif invents:
-        extra = str(rng.randint(2, 99))
-    return Reading(values, untranslated, extra)
+    values = dict(source.values)
+    untranslated: dict[str, str] = {}
+    extra = ""
+    for slot, error in errors.items():
+        if error in ("type", "attribute"):
+            values[slot] = _wrong(slot, source, catalogue, rng, types)
+        elif error in ("dropped", "untranslated"):
+            del values[slot]
+            if error == "untranslated":
+                untranslated[slot] = source.texts[slot]
+        else:
+            values[slot] = hard[slot]
+    if invents:
+        type_ = catalogue.types[source.values["type"]]
+        if "brand" not in source.values and rng.random() < 0.5:
+            values["brand"] = choose(catalogue.brands[type_.department], rng)
+        elif "measure" not in source.values:
+            values["measure"] = choose(type_.axes.get("measure") or catalogue.values["measure"], rng)
+        else:
+            extra = str(rng.randint(2, 99))
+    return values, untranslated, extra
 
 
-def _word(reading: Reading, source: Source, translator: Translator, english: Words, rng: Random, any_form: bool) -> str:
-    """`reading` in English words; `any_form` asks for synonyms from every translator, so that texts come to differ."""
-    texts = {}
-    for slot in dict.fromkeys((*source.values, *reading.values)):  # the order of the source, then what was invented
-        if slot in reading.untranslated:
-            texts[slot] = reading.untranslated[slot]
-        elif slot in reading.values:
-            value = reading.values[slot]
-            forms = english.forms.get(slot, {}).get(value, (value,))
-            texts[slot] = pick(forms, rng) if any_form or translator.synonyms else forms[0]
+def _word(reading: Reading, source: Source, translator: Translator, english: Words, rng: Random, synonyms: bool) -> str:
+    """`reading` in English words: the usual ones, or any that are known."""
+    values, untranslated, extra = reading
+    known = english.forms
+    texts: dict[str, str] = {}
+    for slot, value in values.items():
+        if slot in known:
+            forms = known[slot][value]
+            texts[slot] = pick(forms, rng) if synonyms else forms[0]
+        elif slot != "promo":  # a brand, a code
+            texts[slot] = value
+    texts.update(untranslated)
     if translator.source_order:
-        return " ".join(filter(None, [*texts.values(), reading.extra]))
-    return _phrase(texts, rng.choice(english.phrases), reading.extra)
-
-
-def _phrase(texts: Mapping[str, str], order: Template, extra: str = "") -> str:
-    tail = [text for text in (texts.get("code", ""), extra) if text]
-    pieces = [*order.pieces(texts), *(Piece(None, f" {text}") for text in tail)]
-    return "".join(piece.text for piece in join_pieces(pieces))
+        order = dict.fromkeys((*source.values, *values))  # the order of the source, then what was invented
+        parts = [texts[slot] for slot in order if slot in texts]
+    else:
+        code = texts.pop("code", None)
+        parts = [choose(english.phrases, rng).text(texts), *([code] if code else ())]
+    return " ".join([*parts, extra] if extra else parts)

@@ -1,4 +1,4 @@
-"""Products, what a shopper wants of them, and how a language words both: titles and queries.
+"""Products, how a language titles them, and how it words a wish for one: titles and queries.
 
 A text is composed of pieces that remember their slot; `Surface.values` says what each slot means. Nothing here is
 noisy or wrong: noise.py and candidates.py damage what this module composes.
@@ -11,22 +11,24 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple, TypeVar
 
 from lira_hf.catalogue.lexicon import Catalogue, Words
-from lira_hf.catalogue.splits import BACKBONES, bucket, family_key, fixed_axes
-from lira_hf.catalogue.templates import Piece, Template
+from lira_hf.catalogue.splits import BACKBONES, bucket, digest, family_key, fixed_slots
+from lira_hf.catalogue.templates import Piece, Template, join_pieces
 
+T = TypeVar("T")
 # All shares are probabilities in [0, 1].
 FIRST_FORM = 0.6  # the usual word, rather than one of its synonyms
 TITLE_ATTRIBUTE = 0.8  # an attribute stands in the title, rather than in the text
 TITLE_PROMO = 0.4
-TITLE_CODE = 0.2
+TITLE_CODE = 0.35  # the model code stands in the title, rather than at the end of the text
 TITLE_ENGLISH = 0.15  # a slot of a title in English, as shops write
 OWN_SCRIPT_BRAND = 0.3
 BARE_QUERY = 0.5  # the phrase alone, without "cheap" or "buy" around it
-TYPE_ONLY = 0.05  # an intent that wants no attribute
-WANTED_COUNTS, WANTED_SHARES = (1, 2, 3), (0.3, 0.45, 0.25)
-WANTED_BRAND = 0.15
+QUERY_CODE = 0.6  # a query for one exact product gives its model code, rather than everything the product is
+SAID_WITH_CODE = 0.3  # an attribute said beside the code
+CODE_LETTERS = "ABCDEFGHKLMNPRSTVXZ"
 REDRAWS = 8  # titles that another split might spell are drawn again so often
 
 
@@ -56,40 +58,36 @@ class Product:
         return {"brand": self.brand, **self.attributes}
 
 
-@dataclass(frozen=True)
-class Intent:
-    """What a query asks for: a type, and wanted values by axis (or "brand"); none, or up to three of them."""
+class Intent(NamedTuple):
+    """What a query asks for: a type, and wanted values by axis (or "brand"); all that a family is, or up to three of them."""
 
     type: str
     wanted: Mapping[str, str]
 
 
-@dataclass(frozen=True)
 class Surface:
-    """A text: its pieces in order, and the value each slot stands for ("type", axes, "brand", "promo", "code")."""
+    """A text: its pieces in order, and the value each slot stands for ("type", axes, "brand", "promo", "code").
 
-    values: Mapping[str, str]
-    pieces: tuple[Piece, ...]
+    `text` is the pieces as one string; `slots` maps a slot to the text that words it, in the order of the text (a slot
+    said twice counts once). Nothing changes a surface after it was made.
+    """
 
-    @property
-    def text(self) -> str:
-        """The pieces as one string."""
-        return "".join(piece.text for piece in self.pieces)
+    __slots__ = ("pieces", "slots", "text", "values")
 
-    def slots(self) -> dict[str, str]:
-        """Slot to the text that words it, in the order of the text; a slot said twice counts once."""
-        out: dict[str, str] = {}
-        for slot, text in self.pieces:
-            if slot:
-                out.setdefault(slot, text)
-        return out
+    def __init__(self, values: Mapping[str, str], pieces: Sequence[Piece]) -> None:
+        self.values, self.pieces = values, pieces
+        self.text = "".join([text for _, text in pieces])
+        self.slots: dict[str, str] = {}
+        for slot, text in pieces:
+            if slot and slot not in self.slots:
+                self.slots[slot] = text
 
 
 @functools.cache
 def families(catalogue: Catalogue, type_id: str) -> Mapping[str, tuple[Family, ...]]:
     """Every family of a type, by the split it belongs to. A split without one is missing."""
     type_ = catalogue.types[type_id]
-    axes = fixed_axes(type_, catalogue)
+    axes = [axis for axis in type_.axes if axis in fixed_slots(type_, catalogue)]
     out: dict[str, list[Family]] = {}
     for brand, *values in itertools.product(catalogue.brands[type_.department], *(type_.axes[axis] for axis in axes)):
         fixed = dict(zip(axes, values, strict=True))
@@ -106,30 +104,24 @@ def variants(family: Family, catalogue: Catalogue) -> list[dict[str, str]]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*open_axes)]
 
 
-def draw_intent(products: Sequence[Product], split: str, rng: Random, catalogue: Catalogue) -> tuple[Intent, Product]:
-    """An intent of `split`, and one of `products` that answers it fully.
-
-    Raises ValueError when the products answer no intent of the split (there are too few of them).
-    """
-    for attempt in range(2000):
-        if attempt % 25 == 0:  # drawn once for many products: counts that seldom fit the split would else be too rare
-            count = 0 if rng.random() < TYPE_ONLY else rng.choices(WANTED_COUNTS, WANTED_SHARES)[0]
-            with_brand = count > 0 and rng.random() < WANTED_BRAND
-        product = rng.choice(products)
-        axes = list(product.attributes)
-        slots = ["brand"] * with_brand + rng.sample(axes, min(count - with_brand, len(axes)))
-        values = product.values
-        wanted = {slot: values[slot] for slot in slots}
-        if bucket(product.type, wanted, catalogue) == split:
-            return Intent(product.type, wanted), product
-    raise ValueError(f"products: none of these {len(products)} answers an intent of the split {split!r}; give more")
+def model_code(family: str) -> str:
+    """The code a maker prints on every member of a family, such as "XR-204"; `family` is its key."""
+    number = digest(f"code|{family}")
+    first, second = (CODE_LETTERS[number // 19**place % 19] for place in (0, 1))
+    return f"{first}{second}-{100 + number // 361 % 900}"
 
 
 def pick(forms: Sequence[str], rng: Random) -> str:
     """The first form with probability `FIRST_FORM`, else one of the others."""
-    if len(forms) == 1 or rng.random() < FIRST_FORM:
+    share = rng.random() if len(forms) > 1 else 0.0
+    if share < FIRST_FORM:
         return forms[0]
-    return forms[1 + int(rng.random() * (len(forms) - 1))]
+    return forms[1 + int((share - FIRST_FORM) / (1 - FIRST_FORM) * (len(forms) - 1))]
+
+
+def choose(items: Sequence[T], rng: Random) -> T:
+    """One of `items`, of which there is at least one; several times faster than `rng.choice`, for millions of draws."""
+    return items[int(rng.random() * len(items))]
 
 
 def word_of(slot: str, value: str, words: Words, rng: Random | None = None) -> str:
@@ -142,29 +134,38 @@ def word_of(slot: str, value: str, words: Words, rng: Random | None = None) -> s
     return pick(forms, rng) if rng else forms[0]
 
 
-def compose_query(intent: Intent, words: Words, rng: Random) -> Surface:
-    """A query for `intent` as a shopper types it, in any of the language's orders of words."""
+def compose_query(intent: Intent, words: Words, rng: Random, catalogue: Catalogue) -> Surface:
+    """A query for `intent` as a shopper types it, in any of the language's orders of words.
+
+    Who wants one exact product may give the model code and leave most of the rest out.
+    """
     values = {"type": intent.type, **intent.wanted}
+    family = family_key(catalogue.types[intent.type], intent.wanted, catalogue) if "brand" in intent.wanted else None
+    if family and rng.random() < QUERY_CODE:
+        values = {slot: value for slot, value in values.items() if slot in ("type", "brand") or rng.random() < SAID_WITH_CODE}
+        values["code"] = model_code(family)
     texts = {slot: word_of(slot, value, words, rng) for slot, value in values.items()}
-    return Surface(values, tuple(wrap(rng.choice(words.phrases), texts, words, rng)))
+    return Surface(values, wrap(choose(words.phrases, rng), texts, words, rng))
 
 
 def wrap(phrase: Template, texts: Mapping[str, str], words: Words, rng: Random) -> list[Piece]:
     """The pieces of `phrase`, alone or with the words around it that people add to a search."""
-    wrappers = [template for template in words.queries if template.source != "{phrase}"]
-    if rng.random() < BARE_QUERY or not wrappers:
-        return phrase.pieces(texts)
-    out: list[Piece] = []
-    for slot, text in rng.choice(wrappers).pieces({"phrase": "x"}):
-        out += phrase.pieces(texts) if slot else [Piece(None, text)]
-    return out
+    pieces = phrase.pieces(texts)
+    if code := texts.get("code"):  # after the brand, as on the box; the orders of words have no place for it
+        place = next((place for place, piece in enumerate(pieces) if piece.slot == "brand"), len(pieces) - 1)
+        pieces[place + 1 : place + 1] = [Piece(None, " "), Piece("code", code)]
+        pieces = join_pieces(pieces)
+    if rng.random() < BARE_QUERY or not words.wrappers:
+        return pieces
+    before, after = choose(words.wrappers, rng)
+    return [*([Piece(None, before)] if before else ()), *pieces, *([Piece(None, after)] if after else ())]
 
 
 def compose_title(product: Product, words: Words, english: Words, rng: Random, catalogue: Catalogue, split: str) -> tuple[Surface, Surface]:
-    """A listing of `product` in shop language: its title, and a text with the attributes the title leaves out.
+    """A listing of `product` in shop language: its title, and a text with the attributes and the code the title leaves out.
 
-    Raises nothing; together the two surfaces carry every value of the product. What the title says never is what a
-    text of the backbones says, or (where `split` is "backbones") always.
+    Together the two surfaces carry every value of the product. What the title says never is what a text of the
+    backbones says, or (where `split` is "backbones") always.
     """
     for _ in range(REDRAWS):
         shown = [axis for axis in product.attributes if rng.random() < TITLE_ATTRIBUTE]
@@ -178,14 +179,16 @@ def compose_title(product: Product, words: Words, english: Words, rng: Random, c
         slot: word_of(slot, value, english if slot != "brand" and rng.random() < TITLE_ENGLISH else words, rng) for slot, value in values.items()
     }
     if words.promos and rng.random() < TITLE_PROMO:
-        values["promo"] = texts["promo"] = rng.choice(words.promos)
+        values["promo"] = texts["promo"] = choose(words.promos, rng)
+    code = model_code(family_key(catalogue.types[product.type], product.values, catalogue))
     if rng.random() < TITLE_CODE:
-        code = "".join(rng.choices("ABCDEFGHKLMNPRSTVXZ", k=2))
-        values["code"] = texts["code"] = f"{code}-{rng.randint(100, 999)}"
-    pieces = rng.choice(words.titles).pieces(texts)
+        values["code"] = texts["code"] = code
+    pieces = choose(words.titles, rng).pieces(texts)
     present = {piece.slot for piece in pieces}  # not every order of words has room for a promo or a code
-    title = Surface({slot: value for slot, value in values.items() if slot in present}, tuple(pieces))
+    title = Surface({slot: value for slot, value in values.items() if slot in present}, pieces)
     rest = {axis: value for axis, value in product.attributes.items() if axis not in said}
+    if "code" not in present:
+        rest["code"] = code
     pieces = [Piece(axis, word_of(axis, value, words, rng)) for axis, value in rest.items()]
     commas = [Piece(None, ", ")] * len(pieces)
-    return title, Surface(rest, tuple(itertools.chain.from_iterable(zip(commas, pieces, strict=True)))[1:])
+    return title, Surface(rest, list(itertools.chain.from_iterable(zip(commas, pieces, strict=True)))[1:])

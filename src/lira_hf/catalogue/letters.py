@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import unicodedata
 
 from lira_hf.languages import LANGUAGES
@@ -42,7 +43,7 @@ JOINERS = "\u200c\u200d"  # zero-width non-joiner and joiner
 THAI_AM, THAI_SPLIT_AM = "\u0e33", "\u0e4d\u0e32"
 FULLWIDTH = {code: code + 0xFEE0 for code in (*range(0x41, 0x5B), *range(0x61, 0x7B))}  # letters only, never digits
 CURLY = str.maketrans({"'": "\u2019", "-": "\u2011", '"': "\u201d"})  # what a phone's smart punctuation makes
-SCRIPTS = {"Thai": ("\u0e00", "\u0e7f"), "Arab": ("\u0600", "\u06ff"), "Beng": ("\u0980", "\u09ff")}
+SCRIPTS = {"Thai": re.compile("[\u0e00-\u0e7f]"), "Arab": re.compile("[\u0600-\u06ff]"), "Beng": re.compile("[\u0980-\u09ff]")}
 
 
 @functools.cache
@@ -85,5 +86,4 @@ def drop_marks(text: str) -> str:
 def script_of(text: str, language: str) -> str:
     """The ISO 15924 script `text` is written in: that of `language` if one letter is, else "Latn"."""
     script = LANGUAGES[language].script
-    low, high = SCRIPTS.get(script, ("a", "a"))
-    return script if script == "Latn" or any(low <= letter <= high for letter in text) else "Latn"
+    return script if script == "Latn" or SCRIPTS[script].search(text) else "Latn"

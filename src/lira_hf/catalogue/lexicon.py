@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ ALWAYS_FILLED = {"type", "brand", "phrase"}  # the slots that may stand outside 
 SHOWN = 8  # problems listed in one error: enough to mend a file in a few rounds, short enough to read
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity, as a catalogue is
 class ProductType:
     """A kind of article. `axes` maps each axis it varies in to its possible values; `complements` are type ids."""
 
     id: str
     department: str
+    category: str  # the second level of the tree; departments do not share one
     axes: Mapping[str, tuple[str, ...]]
     complements: tuple[str, ...]
 
@@ -51,18 +52,24 @@ class Catalogue:
 class Words:
     """One language. `forms` maps a slot ("type" or an axis) to value to forms, the usual one first.
 
-    `brands` maps a brand to its spelling in the language's own script (empty where that is Latin). `romanised` is
-    the same language in Latin letters (None where it has no such section); it has neither titles nor promos.
+    `wrappers` are what people type before and after a phrase ("cheap ", ""). `brands` maps a brand to its spelling in the
+    language's own script (empty where that is Latin). `romanised` is the same language in Latin letters (None where it
+    has no such section); it has neither titles nor promos.
     """
 
     language: str
     forms: Mapping[str, Mapping[str, tuple[str, ...]]]
     phrases: tuple[Template, ...]
-    queries: tuple[Template, ...]
+    wrappers: tuple[tuple[str, str], ...]
     titles: tuple[Template, ...]
     promos: tuple[str, ...]
     brands: Mapping[str, str]
     romanised: Words | None
+
+    @functools.cache  # noqa: B019 - the words of a language live as long as the process
+    def readings(self, slot: str, value: str) -> frozenset[str]:
+        """Every form of a value, in lower case."""
+        return frozenset(form.lower() for form in self.forms.get(slot, {}).get(value, ()))
 
 
 @functools.cache
@@ -72,19 +79,20 @@ def load_catalogue(folder: Path = LEXICON) -> Catalogue:
     problems = [f"section {name} is missing" for name in ("departments", "sets", "variants") if not raw.get(name)]
     _refuse("types.yaml", problems)
     types: dict[str, ProductType] = {}
-    for department, entries in raw["departments"].items():
-        for name, entry in entries.items():
-            if name in types:
-                problems.append(f"{name}: stands in two departments, {types[name].department} and {department}")
-            axes = {axis: _axis_values(values, raw["sets"]) for axis, values in entry.items() if axis != "complements"}
-            problems += [problem for axis in axes for problem in _check_axis(f"{name}.{axis}", axis, axes[axis])]
-            types[name] = ProductType(name, department, axes, tuple(entry.get("complements") or ()))
+    for department, category, name, entry in _entries(raw["departments"]):
+        if name in types:
+            problems.append(f"{name}: stands in two categories, {types[name].category} and {category}")
+        axes = {axis: _axis_values(values, raw["sets"]) for axis, values in entry.items() if axis != "complements"}
+        problems += [problem for axis in axes for problem in _check_axis(f"{name}.{axis}", axis, axes[axis])]
+        types[name] = ProductType(name, department, category, axes, tuple(entry.get("complements") or ()))
     for type_ in types.values():
         for other in type_.complements:
             if other not in types or other == type_.id:
                 problems.append(f"{type_.id}.complements: {other!r} is not another product type")
     _refuse("types.yaml", problems)
-    departments = {name: tuple(entries) for name, entries in raw["departments"].items()}
+    departments: dict[str, tuple[str, ...]] = {}
+    for type_ in types.values():
+        departments[type_.department] = (*departments.get(type_.department, ()), type_.id)
     for name in departments.keys() ^ brands.keys():
         problems.append(f"{name}: {'has no brands' if name in departments else 'is not a department of types.yaml'}")
     problems += [p for name, names in brands.items() for p in _check_forms(name, names)]
@@ -139,9 +147,10 @@ def load_words(language: str, folder: Path = LEXICON) -> Words:
 def _words(language: str, raw: Mapping, measures: Mapping, brands: Mapping, romanised: Words | None) -> Words:
     forms = {"type": raw["types"], **raw["attributes"]}
     slots = {slot: {value: tuple(words) for value, words in values.items()} for slot, values in forms.items()}
-    orders = {key: tuple(map(parse_template, raw.get(key, ()))) for key in ("phrases", "queries", "titles")}
+    orders = {key: tuple(map(parse_template, raw.get(key, ()))) for key in ("phrases", "titles")}
+    wrappers = tuple(tuple(query.split("{phrase}")) for query in raw["queries"] if query != "{phrase}")
     promos = tuple(raw.get("promos", ()))
-    return Words(language, {**slots, "measure": measures}, **orders, promos=promos, brands=brands, romanised=romanised)
+    return Words(language, {**slots, "measure": measures}, **orders, wrappers=wrappers, promos=promos, brands=brands, romanised=romanised)
 
 
 def unit_of(measure: str) -> str:
@@ -189,6 +198,14 @@ def _refuse(file: str, problems: list[str]) -> None:
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise ValueError(f"{file}: {'; '.join(problems[:SHOWN])}{more}")
+
+
+def _entries(departments: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
+    """Every product type of the tree: department, category, type, what the file says of it."""
+    for department, categories in departments.items():
+        for category, types in categories.items():
+            for name, entry in types.items():
+                yield department, category, name, entry
 
 
 def _axis_values(values: Any, sets: Mapping[str, list[str]]) -> tuple[Any, ...]:
@@ -251,7 +268,7 @@ def _check_template(source: str, required: set[str], allowed: set[str]) -> list[
     except ValueError as error:
         return [str(error)]
     slots = [piece.slot for _, parts in template.groups for piece in parts if piece.slot]
-    bare = {p.slot for optional, parts in template.groups for p in parts if p.slot and not optional} - ALWAYS_FILLED
+    bare = {p.slot for needed, parts in template.groups for p in parts if p.slot and not needed} - ALWAYS_FILLED
     known = ", ".join(sorted(allowed))
     problems = [f"unknown slot {{{slot}}} in {source!r}; allowed: {known}" for slot in slots if slot not in allowed]
     problems += [f"slot {{{slot}}} is missing in {source!r}" for slot in sorted(required - set(slots))]

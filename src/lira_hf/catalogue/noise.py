@@ -6,13 +6,17 @@ harder to read, because the simulated translators of candidates.py stumble over 
 
 from __future__ import annotations
 
+import functools
+import itertools
 import unicodedata
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 from lira_hf.catalogue import letters
-from lira_hf.catalogue.composition import Surface, pick, word_of, wrap
+from lira_hf.catalogue.composition import Surface, choose, pick, word_of, wrap
 from lira_hf.catalogue.lexicon import Words
 from lira_hf.catalogue.templates import Piece, join_pieces
 
@@ -40,8 +44,7 @@ class Slice:
     typed_through: bool = False
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(NamedTuple):
     """A query as typed: its slice, its surface, the slots that are hard to read and may stay untranslated."""
 
     slice: str
@@ -50,9 +53,16 @@ class Query:
     typed_through: bool = False
 
 
-def slices_of(language: str) -> list[Slice]:
+@functools.cache
+def slices_of(language: str) -> tuple[Slice, ...]:
     """The slices that make sense in `language`."""
-    return [kind for kind in SLICES if not kind.languages or language in kind.languages]
+    return tuple(kind for kind in SLICES if not kind.languages or language in kind.languages)
+
+
+@functools.cache
+def _shares(language: str) -> tuple[int, ...]:
+    """The shares of `slices_of(language)`, summed up."""
+    return tuple(itertools.accumulate(kind.share for kind in slices_of(language)))
 
 
 def disturb(clean: Surface, words: Words, english: Words, rng: Random, only: str | None = None) -> Query:
@@ -63,11 +73,11 @@ def disturb(clean: Surface, words: Words, english: Words, rng: Random, only: str
     kinds = slices_of(words.language)
     if only is not None and only not in [kind.name for kind in kinds]:
         raise ValueError(f"only: {only!r} is no slice of {words.language}; allowed: {', '.join(k.name for k in kinds)}")
-    weights = [kind.share if only is None else kind.name == only for kind in kinds]
-    kind = rng.choices(kinds, weights)[0]
+    shares = _shares(words.language)
+    kind = kinds[bisect(shares, rng.random() * shares[-1])] if only is None else next(k for k in kinds if k.name == only)
     for _ in range(TRIES if kind.name != CLEAN else 0):
         pieces = kind.make(clean, words, english, rng)
-        noisy = Surface(clean.values, tuple(pieces or clean.pieces))
+        noisy = Surface(clean.values, pieces) if pieces else clean
         if noisy.text != clean.text:
             harmed = _harmed(clean, noisy, english) if kind.harms else frozenset()
             return Query(kind.name, noisy, harmed, kind.typed_through)
@@ -75,13 +85,12 @@ def disturb(clean: Surface, words: Words, english: Words, rng: Random, only: str
 
 
 def _harmed(clean: Surface, noisy: Surface, english: Words) -> frozenset[str]:
-    before = clean.slots()
+    before = clean.slots
 
     def is_hard(slot: str, text: str) -> bool:
-        forms = english.forms.get(slot, {}).get(clean.values[slot], ())
-        return slot not in RESERVED and text != before.get(slot) and text.lower() not in [f.lower() for f in forms]
+        return slot not in RESERVED and text != before.get(slot) and text.lower() not in english.readings(slot, clean.values[slot])
 
-    return frozenset(slot for slot, text in noisy.slots().items() if is_hard(slot, text))
+    return frozenset([slot for slot, text in noisy.slots.items() if is_hard(slot, text)])
 
 
 # --- the kinds of noise: (clean surface, words of its language, English words, rng) to pieces, or None --------------
@@ -101,20 +110,20 @@ def romanised(clean: Surface, words: Words, english: Words, rng: Random) -> list
         text = value if slot == "brand" else word_of(slot, value, words.romanised, rng)
         varies = slot not in WHOLE_WORDS and rng.random() < ROMAN_VARIANT
         texts[slot] = _respell(text, words.language, rng) if varies else text
-    return wrap(rng.choice(words.romanised.phrases), texts, words.romanised, rng)
+    return wrap(choose(words.romanised.phrases, rng), texts, words.romanised, rng)
 
 
 def _respell(text: str, language: str, rng: Random) -> str:
     pairs = [pair for pair in letters.ROMAN_SPELLINGS[language] if pair[0] in text or pair[1] in text]
     if not pairs:
         return text
-    long, short = rng.choice(pairs)
+    long, short = choose(pairs, rng)
     return text.replace(long, short, 1) if long in text else text.replace(short, long, 1)
 
 
 def code_mixed(clean: Surface, words: Words, english: Words, rng: Random) -> list[Piece] | None:
     """Some slots in English, the others and the order of words as they are."""
-    slots = clean.slots()
+    slots = clean.slots
     swaps = {slot: pick(english.forms[slot][clean.values[slot]], rng) for slot in slots if slot not in RESERVED}
     open_slots = [slot for slot, text in swaps.items() if text != slots[slot]]
     if not open_slots:
@@ -127,9 +136,10 @@ def code_mixed(clean: Surface, words: Words, english: Words, rng: Random) -> lis
 def typo(clean: Surface, words: Words, english: Words, rng: Random) -> list[Piece]:
     """One slip of the finger or two, in the words that matter."""
     pieces = list(clean.pieces)
-    places = [place for place, piece in enumerate(pieces) if piece.slot and piece.slot not in WHOLE_WORDS]
+    # A place for each letter: long words are hit more often.
+    places = [place for place, (slot, text) in enumerate(pieces) if slot and slot not in WHOLE_WORDS for _ in text]
     for _ in range(2 if rng.random() < SECOND_TYPO else 1):
-        place = rng.choices(places, [len(pieces[place].text) for place in places])[0]
+        place = choose(places, rng)
         slot, text = pieces[place]
         pieces[place] = Piece(slot, _slip(text, words.language, rng))
     return pieces
@@ -140,7 +150,7 @@ def _slip(text: str, language: str, rng: Random) -> str:
     at = rng.randrange(len(text))
     letter, following = text[at], text[at + 1 : at + 2]
     begins = at == 0 or not letters.is_letter(text[at - 1])
-    kind = rng.choice(("swap", "drop", "double", "near"))
+    kind = choose(("swap", "drop", "double", "near"), rng)
     if not letters.is_letter(letter):
         return text
     if kind == "near":
@@ -156,10 +166,10 @@ def _near(letter: str, language: str, rng: Random) -> str:
     marks = unicodedata.normalize("NFD", letter)
     tone = next((mark for mark in marks if mark in letters.VIETNAMESE_TONES), None) if language == "vi" else None
     if tone:  # the wrong one of the five tone keys
-        other = rng.choice(letters.VIETNAMESE_TONES.replace(tone, ""))
+        other = choose(letters.VIETNAMESE_TONES.replace(tone, ""), rng)
         return unicodedata.normalize("NFC", marks.replace(tone, other))
     choices = letters.neighbours(language).get(letter.lower(), letter)
-    wrong = rng.choice(choices)
+    wrong = choose(choices, rng)
     return wrong.upper() if letter.isupper() else wrong
 
 
@@ -178,7 +188,7 @@ def joined_split(clean: Surface, words: Words, english: Words, rng: Random) -> l
     joins = [place for place in places if place[2]]
     if not places:
         return None
-    number, at, joins_words = rng.choice(joins if joins and rng.random() < 0.5 else places)  # there are fewer spaces
+    number, at, joins_words = choose(joins if joins and rng.random() < 0.5 else places, rng)  # there are fewer spaces
     pieces = list(clean.pieces)
     slot, part = pieces[number]
     pieces[number] = Piece(slot, part[:at] + part[at + 1 :] if joins_words else f"{part[:at]} {part[at:]}")
@@ -187,7 +197,7 @@ def joined_split(clean: Surface, words: Words, english: Words, rng: Random) -> l
 
 def encoding(clean: Surface, words: Words, english: Words, rng: Random) -> list[Piece]:
     """The same letters in other code points, as keyboards, phones and copied listings give them."""
-    recode = rng.choice(ENCODINGS[words.language])
+    recode = choose(ENCODINGS[words.language], rng)
     return [Piece(slot, text if slot in RESERVED else recode(text, rng)) for slot, text in clean.pieces]
 
 
@@ -224,7 +234,7 @@ def _bengali_codes(text: str, rng: Random) -> str:
 
 
 def _bengali_joiners(text: str, rng: Random) -> str:
-    return text.replace(letters.BENGALI_HASANTA, letters.BENGALI_HASANTA + rng.choice(letters.JOINERS))
+    return text.replace(letters.BENGALI_HASANTA, letters.BENGALI_HASANTA + choose(letters.JOINERS, rng))
 
 
 def _fullwidth(text: str, rng: Random) -> str:

@@ -1,59 +1,77 @@
 """The rows of one split of one language: its products, and its queries as typed, judged and translated.
 
 Every row draws from its own random stream, named by seed, language, split, kind and index: rows do not depend on who
-makes them or on how many others there are.
+makes them or on how many others there are. They are made column by column, because a million rows are.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
-from lira_hf.catalogue.candidates import Source, perfect_translation, translate
-from lira_hf.catalogue.composition import Product, compose_query, compose_title, draw_intent, families, variants
+from lira_hf.catalogue.candidates import Candidate, Desk, Source, perfect_translation, translate
+from lira_hf.catalogue.composition import Intent, Product, Surface, compose_query, compose_title, families, variants
+from lira_hf.catalogue.demand import Demand, kind_of, long_tail
 from lira_hf.catalogue.letters import script_of
 from lira_hf.catalogue.lexicon import Catalogue, Words, load_catalogue, load_words
-from lira_hf.catalogue.noise import disturb
-from lira_hf.catalogue.relevance import Shelves, judgements
-from lira_hf.catalogue.splits import SPLITS, digest, held_out
+from lira_hf.catalogue.noise import Query, disturb
+from lira_hf.catalogue.relevance import IRRELEVANT, Shelves, judgements
+from lira_hf.catalogue.splits import core, digest, held_out
+from lira_hf.catalogue.tables import by_column, named
 from lira_hf.languages import ENGLISH
 
 UNSEEN = "unseen"  # the slice of queries for held-out types
 UNSEEN_SHARE = 0.12  # of the test queries
-REDRAWS = 20  # a query that reads like an earlier one of its split is drawn again so often
+LONG_TAIL = "long_tail"  # the slice of queries for types that few ask for
+BLOCK = 256  # rows made together, one step after another: the code and words of a step stay in the processor's cache
+REDRAWS = 20  # a query that reads like an earlier one of its shard is drawn again so often
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of one split: queries, families of each product type, and members of each family."""
+
+    queries: int
+    families: int
+    members: int
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much to build, by split: queries, families of each product type, and members of each family."""
+    """How much to build, by split; `types` product types (None: all there are)."""
 
-    queries: Mapping[str, int]
-    families: Mapping[str, int]
-    members: Mapping[str, int]
-
-
-def _by_split(train: int, validation: int, test: int) -> dict[str, int]:
-    return dict(zip(SPLITS, (train, validation, test), strict=True))
+    train: Extent
+    validation: Extent
+    test: Extent
+    types: int | None = None
 
 
 SIZES = {
-    "small": Size(_by_split(1_200, 160, 240), _by_split(3, 1, 2), _by_split(2, 2, 2)),
-    "standard": Size(_by_split(8000, 1000, 1000), _by_split(6, 2, 4), _by_split(3, 3, 3)),
+    "small": Size(Extent(1_200, 3, 2), Extent(160, 1, 2), Extent(240, 2, 2), types=240),
+    "standard": Size(Extent(8_000, 6, 3), Extent(1_000, 2, 3), Extent(1_000, 4, 3)),  # 10,000 rows: the paper's LazRetrieval
+    "mega": Size(Extent(980_000, 6, 4), Extent(10_000, 4, 4), Extent(10_000, 6, 4)),  # a million: LazRetrieval-mega
 }
 
 
 @dataclass(frozen=True)
 class Part:
-    """One split of one language. It holds names only, so that it can be sent to another process."""
+    """One split of one language. It holds names and numbers only, so that it can be sent to another process."""
 
     language: str
     split: str
     size: Size
     seed: int
+    desk: Desk = field(default=Desk(), compare=False)  # the market of a part does not depend on who translates
+
+    @property
+    def extent(self) -> Extent:
+        """How much of this split."""
+        return getattr(self.size, self.split)
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -73,85 +91,146 @@ class Part:
     @cached_property
     def types(self) -> frozenset[str]:
         """The product types that this split may name."""
-        return frozenset(self.catalogue.types) - (frozenset() if self.split == "test" else held_out(self.catalogue))
+        sold = core(self.catalogue, self.size.types) if self.size.types else frozenset(self.catalogue.types)
+        return sold if self.split == "test" else sold - held_out(self.catalogue)
 
     def stream(self, kind: str, index: int | str) -> Random:
         """The random stream of one row."""
-        return Random(f"{self.seed}/{self.language}/{self.split}/{kind}/{index}")
+        return Random(digest(f"{self.seed}/{self.language}/{self.split}/{kind}/{index}"))
 
 
 def stock(part: Part) -> list[Product]:
     """The products of a part: so many families of every type, so many members of each; fewer where there are fewer."""
     products: list[Product] = []
     for type_id in part.catalogue.types:
+        if type_id not in part.types:
+            continue
         rng = part.stream("family", type_id)
         pool = families(part.catalogue, type_id).get(part.split, ())
-        for family in rng.sample(pool, min(part.size.families[part.split], len(pool))):
+        for family in rng.sample(pool, min(part.extent.families, len(pool))):
             members = variants(family, part.catalogue)
-            for attributes in rng.sample(members, min(part.size.members[part.split], len(members))):
+            for attributes in rng.sample(members, min(part.extent.members, len(members))):
                 id_ = f"{part.language}-p-{part.split}-{len(products):06d}"
                 family_id = f"{part.language}-f-{digest(family.key):016x}"
                 products.append(Product(id_, family_id, type_id, family.brand, attributes))
     return products
 
 
-def corpus_rows(part: Part, products: Sequence[Product]) -> list[dict[str, Any]]:
-    """The rows of the corpus table, one for each product."""
-    rows = []
-    for index, product in enumerate(products):
+@dataclass(frozen=True)
+class Market:
+    """What the queries of a part are drawn from and judged against: its products, and the demand for seen and unseen types."""
+
+    products: Sequence[Product]
+    shelves: Shelves
+    demand: Mapping[bool, Demand]  # unseen → the intents
+
+
+@functools.lru_cache(maxsize=1)  # the shards of a part follow each other, and every process makes several
+def market(part: Part) -> Market:
+    """The products of `part`, sorted for judging and for drawing intents."""
+    products, unknown = stock(part), held_out(part.catalogue)
+    pools = {unseen: [p for p in products if (p.type in unknown) == unseen] for unseen in (False, True)}
+    demand = {unseen: Demand.for_stock(pool, part.split, part.catalogue) for unseen, pool in pools.items()}
+    return Market(products, Shelves(products, part.catalogue), demand)
+
+
+def corpus_columns(part: Part, start: int, stop: int) -> dict[str, Sequence[Any]]:
+    """The corpus table of the products number `start` to `stop`, by column."""
+    rows: list[tuple[Any, ...]] = []
+    for index, product in enumerate(market(part).products[start:stop], start):
         rng = part.stream("product", index)
         title, text = compose_title(product, part.words, part.english, rng, part.catalogue, part.split)
-        said, texts = {**title.values, **text.values}, {**title.slots(), **text.slots()}
+        said, texts = {**title.values, **text.values}, {**title.slots, **text.slots}
         source = Source({slot: said[slot] for slot in texts}, texts)
-        rows.append(
-            {
-                "_id": product.id,
-                "title": title.text,
-                "text": text.text,
-                "brand": product.brand,
-                "category_path": f"{part.catalogue.types[product.type].department}/{product.type}",
-                "family_id": product.family_id,
-                "attributes": json.dumps(product.attributes),
-                "english": perfect_translation(said, part.english),
-                "translations": translate(source, part.catalogue, part.english, rng, types=part.types),
-            }
+        type_ = part.catalogue.types[product.type]
+        row = (
+            product.id,
+            title.text,
+            text.text,
+            product.brand,
+            f"{type_.department}/{type_.category}/{type_.id}",
+            product.family_id,
+            json.dumps(product.attributes),
+            perfect_translation(said, part.english),
+            translate(source, part.catalogue, part.english, rng, types=part.types, desk=part.desk),
         )
-    return rows
+        rows.append(row)
+    return by_column("-corpus", rows)
 
 
-def query_rows(part: Part, products: Sequence[Product]) -> list[dict[str, Any]]:
-    """The training rows, judged against `products`, the whole corpus of the part."""
-    shelves = Shelves.stocked(products, part.catalogue)
-    unknown = held_out(part.catalogue)
-    pools = {unseen: [p for p in products if (p.type in unknown) == unseen] for unseen in (False, True)}
-    rows: list[dict[str, Any]] = []
-    earlier: set[str] = set()
-    for index in range(part.size.queries[part.split]):
-        rng = part.stream("query", index)
-        unseen = part.split == "test" and rng.random() < UNSEEN_SHARE
-        for _ in range(REDRAWS):
-            intent, _ = draw_intent(pools[unseen], part.split, rng, part.catalogue)
-            clean = compose_query(intent, part.words, rng)
-            query = disturb(clean, part.words, part.english, rng)
-            if query.surface.text not in earlier:
-                break
-        earlier.add(query.surface.text)
-        judged = judgements(intent, shelves, part.catalogue, rng)
-        texts = query.surface.slots()
-        source = Source({slot: clean.values[slot] for slot in texts}, texts, query.harmed, query.typed_through)
-        rows.append(
-            {
-                "query_id": f"{part.language}-q-{part.split}-{index:06d}",
-                "query": query.surface.text,
-                "language": part.language,
-                "script": script_of(query.surface.text, part.language),
-                "slice": [query.slice, *([UNSEEN] if unseen else [])],
-                "english": perfect_translation(clean.values, part.english),
-                "translations": translate(source, part.catalogue, part.english, rng, types=part.types),
-                "product_ids": [product_id for product_id, _ in judged],
-                "relevances": [score for _, score in judged],
-                "clean": clean.text,
-                "intent": json.dumps({"type": intent.type, "wanted": intent.wanted}),
-            }
-        )
-    return rows
+class Wish(NamedTuple):
+    """A query before it is judged and translated; `rng` goes on where drawing it stopped."""
+
+    index: int
+    rng: Random
+    intent: Intent
+    clean: Surface
+    query: Query
+    unseen: bool
+
+
+def query_columns(part: Part, start: int, stop: int) -> dict[str, Sequence[Any]]:
+    """The training rows number `start` to `stop`, by column, judged against the whole corpus of the part."""
+    sold, earlier = market(part), set()
+    rows: list[tuple[Any, ...]] = []
+    for begin in range(start, stop, BLOCK):
+        wishes = [_wish(part, sold, index, earlier) for index in range(begin, min(begin + BLOCK, stop))]
+        judged = [judgements(wish.intent, sold.shelves, wish.rng) for wish in wishes]
+        translated = [_translations(part, wish) for wish in wishes]
+        rows += [_row(part, *made) for made in zip(wishes, judged, translated, strict=True)]
+    columns = by_column("", rows)
+    return columns | {"product_ids": named([product.id for product in sold.products], columns["product_ids"])}
+
+
+def _wish(part: Part, sold: Market, index: int, earlier: set[str]) -> Wish:
+    """A query that reads like none of `earlier`, if there is one, and is put there."""
+    rng = part.stream("query", index)
+    unseen = part.split == "test" and rng.random() < UNSEEN_SHARE
+    for _ in range(REDRAWS):
+        intent, _ = sold.demand[unseen].draw(rng)
+        clean = compose_query(intent, part.words, rng, part.catalogue)
+        query = disturb(clean, part.words, part.english, rng)
+        if query.surface.text not in earlier:
+            break
+    earlier.add(query.surface.text)
+    return Wish(index, rng, intent, clean, query, unseen)
+
+
+def _translations(part: Part, wish: Wish) -> list[Candidate]:
+    texts, values = wish.query.surface.slots, wish.clean.values
+    source = Source({slot: values[slot] for slot in texts}, texts, wish.query.harmed, wish.query.typed_through)
+    return translate(source, part.catalogue, part.english, wish.rng, types=part.types, desk=part.desk)
+
+
+def _row(part: Part, wish: Wish, judged: tuple[list[int], list[int]], translated: list[Candidate]) -> tuple[Any, ...]:
+    """A training row in the order of `COLUMNS`, with the numbers of its products in place of their ids."""
+    index, _, intent, clean, query, unseen = wish
+    tags = [query.slice]
+    if unseen:
+        tags.append(UNSEEN)
+    if intent.type in long_tail(part.catalogue):
+        tags.append(LONG_TAIL)
+    return (
+        f"{part.language}-q-{part.split}-{index:06d}",
+        query.surface.text,
+        part.language,
+        script_of(query.surface.text, part.language),
+        tags,
+        perfect_translation(clean.values, part.english),
+        translated,
+        *judged,
+        clean.text,
+        json.dumps({"kind": kind_of(intent, part.catalogue), "type": intent.type, "wanted": intent.wanted}),
+    )
+
+
+def counted(columns: Mapping[str, Sequence[Any]]) -> dict[str, int]:
+    """What the card says of some training rows: queries, judgements, those above 0, and rows by slice."""
+    counts = {"queries": len(columns["query"]), "judgements": 0, "relevant": 0}
+    for grades in columns["relevances"]:
+        counts["judgements"] += len(grades)
+        counts["relevant"] += len(grades) - grades.count(IRRELEVANT)
+    for tags in columns["slice"]:
+        for tag in tags:
+            counts[f"slice:{tag}"] = counts.get(f"slice:{tag}", 0) + 1
+    return counts

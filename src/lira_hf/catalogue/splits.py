@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 from collections.abc import Mapping
 
 from lira_hf.catalogue.lexicon import Catalogue, ProductType
@@ -16,6 +15,7 @@ from lira_hf.catalogue.lexicon import Catalogue, ProductType
 SPLITS = ("train", "validation", "test")
 BACKBONES = "backbones"
 SHARES = {"train": 42, "validation": 14, "test": 24, BACKBONES: 20}  # per cent of the families, and of the intents
+_SPLIT_OF = [split for split, share in SHARES.items() for _ in range(share)]
 HELD_OUT = 8  # one type in so many may be held out, so that no training row ever names it
 
 
@@ -37,29 +37,47 @@ def held_out(catalogue: Catalogue) -> frozenset[str]:
     return frozenset(name for name in catalogue.types if digest(name) % HELD_OUT == 0 and not is_part(name))
 
 
-def fixed_axes(type_: ProductType, catalogue: Catalogue) -> list[str]:
-    """The axes that all members of a family share; they differ in the others (colour, measure)."""
-    return [axis for axis in type_.axes if axis not in catalogue.variants]
+@functools.cache
+def core(catalogue: Catalogue, count: int) -> frozenset[str]:
+    """About `count` product types for a small build: drawn by a hash, each with what people buy with it."""
+    chosen: set[str] = set()
+    for name in sorted(catalogue.types, key=lambda name: digest(f"core|{name}")):
+        if len(chosen) >= count:
+            break
+        chosen |= {name, *catalogue.types[name].complements}
+    return frozenset(chosen)
+
+
+@functools.cache
+def fixed_slots(type_: ProductType, catalogue: Catalogue) -> frozenset[str]:
+    """What all members of a family share: the brand, and the axes that are no variants (colour, measure)."""
+    return frozenset({"brand", *(axis for axis in type_.axes if axis not in catalogue.variants)})
 
 
 def family_key(type_: ProductType, values: Mapping[str, str], catalogue: Catalogue) -> str | None:
     """The family that `values` (axis or "brand" to value) spell out, or None where they leave one open."""
-    slots = ["brand", *fixed_axes(type_, catalogue)]
-    return _key(type_.id, {slot: values[slot] for slot in slots}) if all(slot in values for slot in slots) else None
+    slots = fixed_slots(type_, catalogue)
+    if not slots <= values.keys():
+        return None
+    return "|".join([type_.id, *(f"{slot}={values[slot]}" for slot in sorted(slots))])
+
+
+@functools.cache
+def _mark(slot: str, value: str) -> int:
+    return digest(f"{slot}={value}")
 
 
 def bucket(type_id: str, values: Mapping[str, str], catalogue: Catalogue) -> str:
     """The split of a text that says `type_id` and `values`: "train", "validation", "test" or "backbones".
 
     Values that spell out a whole family go where the family goes: a query that names brand, material and all else
-    may read like a title, and would else meet it in another split.
+    may read like a title, and would else meet it in another split. The hash is a sum over what is said, so that a
+    million draws need no string each; its highest bits, after a multiplication, depend on every term.
     """
-    key = family_key(catalogue.types[type_id], values, catalogue) or _key(type_id, values)
-    ends = itertools.accumulate(SHARES.values())
-    place = digest(key) % 100
-    split = next(split for split, end in zip(SHARES, ends, strict=True) if place < end)
+    slots = fixed_slots(catalogue.types[type_id], catalogue)
+    total = _mark("type", type_id)
+    for slot in slots if slots <= values.keys() else values:
+        total += _mark(slot, values[slot])
+    place = (total * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 33
+    split = _SPLIT_OF[place % 100]
     return "test" if split != BACKBONES and type_id in held_out(catalogue) else split
-
-
-def _key(type_id: str, values: Mapping[str, str]) -> str:
-    return "|".join([type_id, *sorted(f"{slot}={value}" for slot, value in values.items())])

@@ -6,6 +6,7 @@ because what follows works slot by slot: noise must spare brands, and a misread 
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -20,20 +21,33 @@ class Piece(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity, so that what is worked out for one can be cached
 class Template:
-    """An order of words. `groups` are (falls away when empty, its pieces); a slot's piece has an empty text here."""
+    """An order of words. `groups` are (the slots without which it falls away, its pieces); a slot's piece has an empty text."""
 
     source: str
-    groups: tuple[tuple[bool, tuple[Piece, ...]], ...]
+    groups: tuple[tuple[frozenset[str], tuple[Piece, ...]], ...]
 
     def pieces(self, texts: Mapping[str, str]) -> list[Piece]:
-        """The template with `texts` (slot to text) put in, joined as by `join_pieces`."""
-        out: list[Piece] = []
-        for optional, parts in self.groups:
-            if not (optional and any(slot and not texts.get(slot) for slot, _ in parts)):
-                out += [Piece(slot, texts.get(slot, "")) if slot else Piece(None, text) for slot, text in parts]
-        return join_pieces(out)
+        """The template with `texts` (slot to text, none of them empty) put in, joined as by `join_pieces`."""
+        return join_pieces([Piece(slot, texts[slot]) if slot else Piece(None, text) for slot, text in _order(self, frozenset(texts))])
+
+    def text(self, texts: Mapping[str, str]) -> str:
+        """The same as one string, faster; only where a sign or space stands between any two slots, as in all English orders."""
+        return _pattern(self, frozenset(texts)) % texts
+
+
+@functools.cache  # people fill the same few sets of slots
+def _order(template: Template, slots: frozenset[str]) -> tuple[Piece, ...]:
+    """What is left of `template` when `slots` are filled; a slot's piece has an empty text."""
+    return tuple(piece for needed, parts in template.groups if needed <= slots for piece in parts if not piece.slot or piece.slot in slots)
+
+
+@functools.cache
+def _pattern(template: Template, slots: frozenset[str]) -> str:
+    """The same for Python's % with a mapping."""
+    parts = (f"%({slot})s" if slot else text.replace("%", "%%") for slot, text in _order(template, slots))
+    return " ".join("".join(parts).split())
 
 
 def join_pieces(pieces: Iterable[Piece]) -> list[Piece]:
@@ -42,17 +56,25 @@ def join_pieces(pieces: Iterable[Piece]) -> list[Piece]:
     An English word that would touch another word (in a language that writes no spaces) gets a space.
     """
     out: list[Piece] = []
-    for slot, text in pieces:
-        if text.startswith(" ") and (not out or out[-1].text.endswith(" ")):
-            text = text.lstrip(" ")
-        elif out and text and _need_space(out[-1], Piece(slot, text)):
+    last = " "  # the last letter so far; the text begins as after a space
+    for piece in pieces:
+        text = piece.text
+        if not text:
+            continue
+        if text[0] == " ":
+            if last == " ":
+                text = text.lstrip(" ")
+                if not text:
+                    continue
+                piece = Piece(piece.slot, text)
+        elif last != " " and _need_space(out[-1], piece):
             out.append(Piece(None, " "))
-        if text:
+        out.append(piece)
+        last = text[-1]
+    while out and out[-1].text[-1] == " ":
+        slot, text = out.pop()
+        if text := text.rstrip(" "):
             out.append(Piece(slot, text))
-    while out and out[-1].text.endswith(" "):
-        last = out.pop()
-        if last.text.strip(" "):
-            out.append(Piece(last.slot, last.text.rstrip(" ")))
     return out
 
 
@@ -72,7 +94,8 @@ def parse_template(source: str) -> Template:
     for grouped, plain in re.findall(r"\[([^\[\]]*)\]|([^\[\]]+)", source):
         parts = re.split(r"\{(\w+)\}", re.sub(" +", " ", grouped or plain))  # at odd places: the names of slots
         pieces = [Piece(part, "") if place % 2 else Piece(None, part) for place, part in enumerate(parts)]
-        groups.append((bool(grouped), tuple(piece for piece in pieces if piece.slot or piece.text)))
+        kept = tuple(piece for piece in pieces if piece.slot or piece.text)
+        groups.append((frozenset(piece.slot for piece in kept if grouped and piece.slot), kept))
     return Template(source, tuple(groups))
 
 
