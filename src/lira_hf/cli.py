@@ -32,15 +32,83 @@ def quickstart(
 @data.command()
 def build(
     output: Annotated[Path, typer.Option(help="New folder for the data set.")],
-    size: Annotated[str, typer.Option(help="small or standard.")] = "small",
+    size: Annotated[str, typer.Option(help="small, standard (10,000 rows a language) or mega (a million).")] = "small",
     languages: Languages = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes; the bytes written do not depend on it.")] = 1,
+    noise: Annotated[Path | None, typer.Option(help="YAML with other simulated translators or another critic; see `data noise`.")] = None,
 ) -> None:
-    """Builds LazRetrieval: the same seed gives the same bytes."""
+    """Builds LazRetrieval: the same seed gives the same bytes. A build that was stopped goes on where it was."""
     from lira_hf.catalogue import build
+    from lira_hf.catalogue.desk import read_desk
 
-    typer.echo(f"built {build(output, size, codes(languages), seed, workers)}")
+    typer.echo(f"built {build(output, size, codes(languages), seed, workers, desk=read_desk(noise))}")
+
+
+@data.command()
+def noise() -> None:
+    """Prints the simulated translators and their critic as YAML, to be changed and given to `data build --noise`."""
+    from lira_hf.catalogue.candidates import Desk
+    from lira_hf.catalogue.desk import write_desk
+
+    typer.echo(write_desk(Desk()), nl=False)
+
+
+@data.command("import")
+def import_files(
+    products: Annotated[Path, typer.Option(help="CSV, TSV, JSONL (each also .gz) or Parquet.")],
+    judgements: Annotated[Path, typer.Option(help="Grades, or clicks, impressions, purchases.")],
+    language: Annotated[str, typer.Option(help="One code, such as th.")],
+    output: Annotated[Path, typer.Option(help="New folder for the data set.")],
+    queries: Annotated[Path | None, typer.Option(help="Not needed where the judgements hold the queries' text.")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="A column of your own, as products.title=ten_san_pham; may be repeated.")] = None,
+    grade: Annotated[list[str] | None, typer.Option(help="A label of your own, as good=3; may be repeated.")] = None,
+    locale: Annotated[str | None, typer.Option(help="The one locale to keep, where the files hold several.")] = None,
+    validation: Annotated[float, typer.Option(help="Share of the queries, where the files give no such split.")] = 0.1,
+    test: Annotated[float, typer.Option(help="As --validation.")] = 0.1,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Imports a shop's own products, queries and judgements; says what it refused and why."""
+    from lira_hf.catalogue.imports import import_shop
+
+    grades = {label: int(value) if value.isdecimal() else value for label, value in assignments("grade", grade).items()}
+    options = {"columns": assignments("column", column), "grades": grades, "locale": locale, "validation": validation, "test": test, "seed": seed}
+    typer.echo(import_shop(products, queries, judgements, language, output, **options))
+
+
+@data.command()
+def validate(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a data set, built or imported.")]) -> None:
+    """Looks for damage in a data set; exit code 1 where there is any."""
+    from lira_hf.catalogue.validation import render_report, validate
+
+    damages = validate(folder)
+    typer.echo("\n".join(render_report(damages)))
+    raise typer.Exit(1 if damages else 0)
+
+
+@data.command()
+def samples(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of `lira-hf data build`.")],
+    output: Annotated[Path, typer.Option(help="New folder for the pages.")],
+    count: Annotated[int, typer.Option(min=1, help="Rows of each language.")] = 50,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Writes a page of test rows for each language, for a speaker to judge in five minutes."""
+    from lira_hf.catalogue.samples import write_samples
+
+    typer.echo(f"open {write_samples(folder, output, count, seed) / 'index.html'}")
+
+
+@data.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of `lira-hf data build`.")],
+    repo_id: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Dataset repository, such as org/laz-retrieval; created if missing.")],
+    private: Annotated[bool, typer.Option("--private", help="Create it for its owners only.")] = False,
+) -> None:
+    """Pushes a data set to the Hub in one commit; needs `hf auth login` or HF_TOKEN."""
+    from lira_hf.hub import publish_dataset
+
+    typer.echo(f"published {publish_dataset(folder, repo_id, private)}")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -74,6 +142,14 @@ def codes(text: str | None) -> list[str] | None:
     return None if text is None else [code.strip() for code in text.split(",")]
 
 
+def assignments(option: str, given: list[str] | None) -> dict[str, str]:
+    """["a=b"] as {"a": "b"}; the value is what follows the last =."""
+    for pair in given or []:
+        if "=" not in pair:
+            raise ValueError(f"--{option}: {pair!r} is not allowed; give NAME=VALUE")
+    return {name: value for name, _, value in (pair.rpartition("=") for pair in given or [])}
+
+
 def overrides(arguments: list[str]) -> dict:
     """`--a.b value` or `--a.b=value` pairs as {"a.b": value}, values read as YAML."""
     import yaml
@@ -93,7 +169,7 @@ def overrides(arguments: list[str]) -> dict:
 def main() -> None:
     """Runs a command; a user's mistake ends with one line and exit code 2."""
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(standalone_mode=False) or 0)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except ValueError as error:

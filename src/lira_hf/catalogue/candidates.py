@@ -12,7 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from annotated_types import Ge, Interval, MinLen
 
 from lira_hf.catalogue.composition import choose, pick
 from lira_hf.catalogue.lexicon import Catalogue, Words
@@ -36,6 +38,10 @@ class Candidate(NamedTuple):
     pragmatic: int
 
 
+Share = Annotated[float, Interval(ge=0, le=1)]  # checked where a desk is read from a file
+STRICT = {"extra": "forbid"}
+
+
 @dataclass(frozen=True)
 class Translator:
     """How one kind of translator errs; all but the last two are probabilities, drawn for each slot on its own.
@@ -46,13 +52,15 @@ class Translator:
     `synonyms`: any English form, not only the first.
     """
 
+    __pydantic_config__ = STRICT
+
     name: str
-    wrong_type: float
-    wrong_value: float
-    misread: float
-    lost_brand: float = 0.0
-    dropped: float = 0.0
-    invented: float = 0.0
+    wrong_type: Share
+    wrong_value: Share
+    misread: Share
+    lost_brand: Share = 0.0
+    dropped: Share = 0.0
+    invented: Share = 0.0
     source_order: bool = False
     synonyms: bool = False
 
@@ -70,7 +78,9 @@ TRANSLATORS = (
 class Critic:
     """How candidates are scored: base minus what went wrong plus Gaussian noise of `sigma`, rounded, 1 to 10."""
 
-    sigma: float = 1.2
+    __pydantic_config__ = STRICT
+
+    sigma: Annotated[float, Ge(0)] = 1.2
     severity: Mapping[str, float] = field(
         default_factory=lambda: {
             "type": 4.5, "attribute": 2.5, "dropped": 1.5, "invented": 2.0, "untranslated": 1.5,
@@ -105,11 +115,13 @@ class Desk:
     for it with probability `hard_misread`, and the critic hardly notices.
     """
 
-    translators: tuple[Translator, ...] = TRANSLATORS
-    candidates: int = 4
+    __pydantic_config__ = STRICT
+
+    translators: Annotated[tuple[Translator, ...], MinLen(1)] = TRANSLATORS
+    candidates: Annotated[int, Ge(1)] = 4
     critic: Critic = Critic()
-    hard_words: float = 0.2
-    hard_misread: float = 0.75
+    hard_words: Share = 0.2
+    hard_misread: Share = 0.75
 
     @functools.cached_property
     def shifts(self) -> tuple[tuple[Translator, ...], ...]:

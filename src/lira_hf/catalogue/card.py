@@ -1,97 +1,82 @@
-"""The README of a built data set: rendered from what was written, so that no number is typed."""
+"""The README of a built data set: rendered from what was written and measured, so that no number is typed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from string import Template
+from typing import Any
 
+import yaml
+
+from lira_hf.catalogue.difficulty import rows_of_table
+from lira_hf.catalogue.lexicon import load_catalogue
 from lira_hf.catalogue.splits import SPLITS
 from lira_hf.catalogue.tables import COLUMNS
 from lira_hf.languages import LANGUAGES
 
 Counts = Mapping[str, Mapping[str, Mapping[str, int]]]  # language → split → what is counted → how many
-
-TEMPLATE = """---
-pretty_name: LazRetrieval (synthetic)
-license: apache-2.0
-language:
-{languages}
-task_categories:
-- text-retrieval
-tags:
-- synthetic
-- product-search
-configs:
-{configs}
----
-
-# LazRetrieval, synthetic
-
-**This data is synthetic.** A program composed every query, product and translation from hand-written words; no shop,
-no shopper and no real brand is behind any of it. The LazRetrieval of the LiRA paper (arXiv 2510.14466) is not public,
-and this is not it: numbers measured here cannot be compared with the paper's.
-
-Built by `lira_hf.catalogue` with size `{size}` and seed {seed}.
-
-## What is in it
-
-| language | split | queries | products | judgements | of these above 0 | queries of unseen types |
-|---|---|---|---|---|---|---|
-{counts}
-
-Queries by slice, all splits together:
-
-{slices}
-
-## How to read it
-
-```python
-from datasets import load_dataset
-rows = load_dataset("<this folder or repository>", "{first}")  # queries with translations and judgements
-corpus = load_dataset("<this folder or repository>", "{first}-corpus")  # products; also "-queries" and "-qrels"
-```
-
-Relevance is set by rule: 3 the wanted type with every wanted value, 2 the type with exactly one value wrong, 1 a
-complement (what people buy with it) that matches where it can, as a red bag does a red dress, 0 irrelevant. A query is
-judged against the corpus of its own split, and every product with a grade above 0 is listed. Splits share no product
-family and no query intent; queries of the slice `unseen` ask for product types that no training row names.
-`translations` are simulated, with errors, and scored by a simulated critic from 1 to 10; `english` is the correct
-translation.
-"""
+COUNTED = ("queries", "products", "judgements", "relevant")
 
 
-def render_card(size: str, seed: int, counts: Counts) -> str:
-    """The README text, YAML front matter included, for the languages and numbers in `counts`."""
-    return TEMPLATE.format(
-        languages="\n".join(f"- {code}" for code in counts),
-        configs="\n".join(_configs(list(counts))),
+def render_card(size: str, seed: int, counts: Counts, difficulty: Mapping[str, Any], content: str) -> str:
+    """The README text, YAML front matter included.
+
+    `difficulty` is what `measure` found, `content` a digest of the tables.
+    """
+    template = Template((files("lira_hf.dataset_cards") / "laz-retrieval" / "README.md").read_text(encoding="utf-8"))
+    catalogue = load_catalogue()
+    front = {
+        "pretty_name": "LazRetrieval (synthetic)",
+        "license": "apache-2.0",
+        "language": list(counts),
+        "task_categories": ["text-retrieval"],
+        "tags": ["synthetic", "product-search", "query-translation"],
+        "size_categories": [_size_category(sum(of["queries"] for splits in counts.values() for of in splits.values()))],
+        "configs": configs(list(counts), SPLITS, content),
+    }
+    return template.substitute(
+        front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
         size=size,
         seed=seed,
-        counts="\n".join(_count_rows(counts)),
+        types=len(catalogue.types),
+        departments=len(catalogue.departments),
+        categories=len({(type_.department, type_.category) for type_ in catalogue.types.values()}),
+        values=sum(len(values) for axis, values in catalogue.values.items() if axis != "measure"),
+        brands=len({brand for brands in catalogue.brands.values() for brand in brands}),
+        counts="\n".join(count_rows(counts)),
         slices="\n".join(_slice_rows(counts)),
+        basis=difficulty["basis"],
+        difficulty="\n".join(rows_of_table(difficulty)),
         first=next(iter(counts)),
     )
 
 
-def _configs(languages: Sequence[str]) -> list[str]:
-    lines = []
+def configs(languages: Sequence[str], splits: Iterable[str], content: str) -> list[dict[str, Any]]:
+    """The configurations that `datasets` finds in the front matter; the rows of the first language are the default.
+
+    `content`, a digest, stands in each, because `datasets` caches a local folder by its name and its configurations, not
+    by its files: without it, a data set built anew in a folder of the same name would be read as the old one.
+    """
+    found = []
     for language in languages:
         for suffix in COLUMNS:
             name = f"{language}{suffix}"
-            lines.append(f"- config_name: {name}")
-            lines += ["  default: true"] if name == languages[0] else []
-            lines.append("  data_files:")
-            for split in SPLITS:
-                lines += [f"  - split: {split}", f"    path: {name}/{split}-*.parquet"]
-    return lines
+            paths = [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in splits]
+            default = {"default": True} if name == languages[0] else {}
+            found.append({"config_name": name, **default, "description": f"content {content}", "data_files": paths})
+    return found
 
 
-def _count_rows(counts: Counts) -> list[str]:
-    kinds = ("queries", "products", "judgements", "relevant", "unseen")
-    return [
-        f"| {LANGUAGES[language].name} | {split} | {' | '.join(f'{of_split.get(kind, 0):,}' for kind in kinds)} |"
+def count_rows(counts: Counts) -> list[str]:
+    """The lines of a Markdown table, one row for each split of each language."""
+    head = f"| language | split | {' | '.join(COUNTED[:3])} | of these above 0 |"
+    rows = [
+        f"| {LANGUAGES[language].name} | {split} | {' | '.join(f'{of_split[kind]:,}' for kind in COUNTED)} |"
         for language, splits in counts.items()
         for split, of_split in splits.items()
     ]
+    return [head, "|---|---" + "|--:" * len(COUNTED) + "|", *rows]
 
 
 def _slice_rows(counts: Counts) -> list[str]:
@@ -104,4 +89,13 @@ def _slice_rows(counts: Counts) -> list[str]:
                     row[language] = row.get(language, 0) + number
     head = f"| slice | {' | '.join(counts)} |"
     rows = [[name, *(f"{row.get(code, 0):,}" for code in counts)] for name, row in sorted(totals.items())]
-    return [head, "|---" * (len(counts) + 1) + "|", *(f"| {' | '.join(cells)} |" for cells in rows)]
+    return [head, "|---" + "|--:" * len(counts) + "|", *(f"| {' | '.join(cells)} |" for cells in rows)]
+
+
+def _size_category(rows: int) -> str:
+    """How the Hub names a size: "10K<n<100K"."""
+    steps = {10**3: "1K", 10**4: "10K", 10**5: "100K", 10**6: "1M", 10**7: "10M"}
+    above = next((step for step in steps if rows < step), None)
+    if above is None:
+        return "n>10M"
+    return f"n<{steps[above]}" if above == 10**3 else f"{steps[above // 10]}<n<{steps[above]}"

@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lira_hf.catalogue.tables import read_rows
 from lira_hf.languages import LANGUAGES
 
 ROWS = 1000  # test queries of a language that are measured, from the first on
@@ -64,8 +65,8 @@ def rows_of_table(found: Mapping[str, Any]) -> list[str]:
 
 def _measure_language(folder: Path, code: str) -> dict[str, Any]:
     """The entry of one language in the result of `measure`."""
-    total, rows = read_test(folder, code, ["query_id", "query", "slice", "product_ids", "relevances"], ROWS)
-    size, corpus = read_test(folder, f"{code}-corpus", ["_id", "title", "text"])
+    total, rows = read_rows(folder, code, "", "test", ["query_id", "query", "slice", "product_ids", "relevances"], ROWS)
+    size, corpus = read_rows(folder, code, "-corpus", "test", ["_id", "title", "text"])
     corpus.sort(key=lambda product: product["_id"], reverse=True)  # trec_eval breaks ties so
     ids = [product["_id"] for product in corpus]
     texts = [f"{product['title']} {product['text']}" for product in corpus]
@@ -80,25 +81,6 @@ def _measure_language(folder: Path, code: str) -> dict[str, Any]:
     tags = [ALL, *sorted({tag for row in rows for tag in row["slice"]})]
     slices = {tag: _summary([row for row in rows if tag in (ALL, *row["slice"])], scores) for tag in tags}
     return {"queries": total, "measured": len(rows), "products": size, "slices": slices}
-
-
-def read_test(folder: Path, config: str, columns: Sequence[str] | None = None, limit: int | None = None) -> tuple[int, list[dict[str, Any]]]:
-    """How many rows the test split of `config` has, and the first `limit` of them, over all of its shards in order."""
-    import pyarrow.parquet as pq
-
-    shards = sorted((folder / config).glob("test-*.parquet"))
-    if not shards:
-        raise ValueError(f"folder: {str(folder / config)!r} holds no test-*.parquet; give a folder of `lira-hf data build`")
-    total = sum(pq.read_metadata(shard).num_rows for shard in shards)
-    if not total:
-        raise ValueError(f"folder: the test split of {str(folder / config)!r} has no rows")
-    rows: list[dict[str, Any]] = []
-    for shard in shards:
-        for batch in pq.ParquetFile(shard).iter_batches(columns=columns):
-            rows += batch.to_pylist()
-            if limit is not None and len(rows) >= limit:
-                return total, rows[:limit]
-    return total, rows
 
 
 def words(text: str) -> list[str]:

@@ -45,6 +45,7 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
+from lira_hf.catalogue.card import configs
 from lira_hf.catalogue.letters import drop_marks, script_of
 from lira_hf.catalogue.splits import SPLITS, digest
 from lira_hf.catalogue.tables import COLUMNS, table_path, write_table
@@ -745,17 +746,14 @@ def _hashes(root: Path) -> dict[str, str]:
 
 
 def _card(language: str, files: list[str], report: Report, content: str) -> str:
-    """The README: the front matter that `datasets` reads, and what is in the folder.
-
-    `content`, a digest, is in every config because `datasets` caches a local folder by its name and its configs, not by its files:
-    without it, a second import into a folder of the same name would be read as the first.
-    """
-    configs = []
-    for suffix in COLUMNS:
-        name = f"{language}{suffix}"
-        paths = [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in report.counts]
-        configs.append({"config_name": name, **({} if suffix else {"default": True}), "description": f"content {content}", "data_files": paths})
-    front = {"license": "unknown", "language": [language], "task_categories": ["text-retrieval"], "tags": ["product-search"], "configs": configs}
+    """The README: the front matter that `datasets` reads, and what is in the folder; `content` is a digest of the tables."""
+    front = {
+        "license": "unknown",
+        "language": [language],
+        "task_categories": ["text-retrieval"],
+        "tags": ["product-search"],
+        "configs": configs([language], report.counts, content),
+    }
     kinds = ("queries", "products", "judgements", "relevant")
     rows = [f"| {split} | {' | '.join(f'{counted[kind]:,}' for kind in kinds)} |" for split, counted in report.counts.items()]
     return CARD.format(

@@ -17,8 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lira_hf.catalogue.difficulty import read_test
 from lira_hf.catalogue.letters import script_of
+from lira_hf.catalogue.tables import read_rows
 from lira_hf.languages import LANGUAGES
 
 GRADES = {3: "exact", 2: "one attribute wrong", 1: "goes with it", 0: "unrelated"}
@@ -26,6 +26,7 @@ SLICES = {
     "clean": "as written with care",
     "code_mixed": "some words in English",
     "encoding": "another keyboard or encoding; may look right",
+    "long_tail": "a product type that few ask for",
     "joined_split": "words run together or cut",
     "no_marks": "typed without marks",
     "romanised": "in Latin letters, without a fixed spelling",
@@ -57,9 +58,9 @@ def write_samples(folder: str | Path, output: str | Path, count: int = 50, seed:
     try:
         shown = {}
         for code in codes:
-            total, rows = read_test(folder, code)
+            total, rows = read_rows(folder, code, "", "test")
             chosen = choose(rows, count, Random(f"{seed}/{code}"))
-            products = {product["_id"]: product for product in read_test(folder, f"{code}-corpus", ["_id", "title", "text", "english"])[1]}
+            products = {product["_id"]: product for product in read_rows(folder, code, "-corpus", "test", ["_id", "title", "text", "english"])[1]}
             (root / f"{code}.html").write_text(_page(code, chosen, products, seed), encoding="utf-8")
             shown[code] = (chosen, total)
         (root / "index.html").write_text(_index(shown), encoding="utf-8")

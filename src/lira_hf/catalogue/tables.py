@@ -70,15 +70,26 @@ def write_columns(path: Path, suffix: str, columns: Mapping[str, Sequence[Any]])
     return _write(path, suffix, pa.Table.from_arrays([_array(columns[field.name], field.type) for field in schema], schema=schema))
 
 
-def read_columns(folder: Path, language: str, suffix: str, split: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """All shards of a table, or some of its columns. Raises ValueError where there are none."""
-    import pyarrow as pa
+def read_rows(
+    folder: Path, language: str, suffix: str, split: str, columns: Sequence[str] | None = None, limit: int | None = None
+) -> tuple[int, list[dict[str, Any]]]:
+    """How many rows a table has, and the first `limit` of them (None: all), over all of its shards in order.
+
+    Raises ValueError where there are none.
+    """
     import pyarrow.parquet as pq
 
-    paths = sorted((folder / f"{language}{suffix}").glob(f"{split}-*-of-*.parquet"))
-    if not paths:
-        raise ValueError(f"folder: {str(folder)!r} has no {language}{suffix} table of the split {split!r}")
-    return pa.concat_tables(pq.read_table(path, columns=columns) for path in paths)
+    shards = sorted((folder / f"{language}{suffix}").glob(f"{split}-*.parquet"))
+    total = sum(pq.read_metadata(shard).num_rows for shard in shards)
+    if not total:
+        raise ValueError(f"folder: {str(folder)!r} has no rows in {language}{suffix}/{split}-*.parquet; give a folder of `lira-hf data build`")
+    rows: list[dict[str, Any]] = []
+    for shard in shards:
+        for batch in pq.ParquetFile(shard).iter_batches(columns=columns):
+            rows += batch.to_pylist()
+            if limit is not None and len(rows) >= limit:
+                return total, rows[:limit]
+    return total, rows
 
 
 def named(ids: Sequence[str], numbers: Sequence[Sequence[int]]) -> pa.ListArray:
