@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from tqdm.auto import trange
 from transformers import AutoModel, BertConfig, PreTrainedTokenizerFast, XLMRobertaConfig, get_linear_schedule_with_warmup
 
+from lira_hf.catalogue import SIZES
 from lira_hf.catalogue.backbone_text import pairs
 from lira_hf.languages import check_languages
 from lira_hf.modeling.modeling_lira import sentence_pooling
@@ -30,6 +31,7 @@ def train_tiny_backbones(
     languages: list[str] | None = None,
     seed: int = 0,
     steps: tuple[int, int] = (300, 150),
+    types: int | None = SIZES["small"].types,
     batch_size: int = 128,
     show_progress_bar: bool = True,
 ) -> dict[str, Path]:
@@ -37,16 +39,17 @@ def train_tiny_backbones(
 
     Args:
         languages: of the multilingual encoder, None for all seven. seed: of text, weights and order.
-        steps: of the multilingual and of the English encoder, each of batch_size pairs; together about a minute on two cores."""
+        steps: of the multilingual and of the English encoder, each of batch_size pairs; together about a minute on two cores.
+        types: the product types they read of, as many as the data set has; None for all."""
     languages = check_languages(languages)
     folders = {}
     for path, codes, count in (("multilingual", [*languages, "en"], steps[0]), ("english", ["en"], steps[1])):
         folders[path] = Path(output) / path
-        recipe = {"languages": codes, "seed": seed, "steps": count, "batch_size": batch_size}
+        recipe = {"languages": codes, "seed": seed, "steps": count, "batch_size": batch_size, "types": types}
         done = folders[path] / "recipe.json"
         if done.exists() and json.loads(done.read_text()) == recipe:
             continue
-        train_pairs = pairs(codes, count * batch_size, seed)
+        train_pairs = pairs(codes, count * batch_size, seed, types)
         part = folders[path].with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
         tokenizer, encoder = build(path, [text for _, *two in train_pairs for text in two], seed)

@@ -134,14 +134,25 @@ def plot(found: dict, path: Path) -> None:
     pyplot.close(figure)
 
 
-def render(document: Path, found: dict) -> str:
-    """The document with its result tables rendered from found."""
+def rate(found: dict) -> str:
+    """A sentence from the results of benchmarks/mega.py."""
+    return (
+        f"{found['rows_per_second']:,.0f} rows a second per worker ({found['slowest_shard']:,.0f} to {found['fastest_shard']:,.0f} by shard, "
+        f"{found['rows']:,} rows measured on {found['cores']} cores), memory {found['megabytes_first']:.0f} MB at first and "
+        f"{found['megabytes_last']:.0f} MB at last ([plot](docs/results/mega.png))."
+    )
+
+
+def render(document: Path, folder: Path) -> str:
+    """The document with its results rendered from the files of `folder`, quickstart.json and mega.json."""
+    found, mega = (json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("quickstart", "mega"))
     text = fill_between(document.read_text(encoding="utf-8"), "results", markdown(found))
-    return fill_between(text, "slices", markdown(found, slices=True))
+    text = fill_between(text, "slices", markdown(found, slices=True))
+    return fill_between(text, "mega", rate(mega))
 
 
 if __name__ == "__main__":
     import sys
 
-    readme, source = map(Path, sys.argv[1:3])
-    readme.write_text(render(readme, json.loads(source.read_text(encoding="utf-8"))), encoding="utf-8")
+    readme, results_folder = map(Path, sys.argv[1:3])
+    readme.write_text(render(readme, results_folder), encoding="utf-8")

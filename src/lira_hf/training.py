@@ -200,6 +200,8 @@ def train_anchoring(
     """Stage 1 on the queries and products of data; returns the log."""
     torch.manual_seed(args.seed)
     rows = [row for row in every_row(data) if row.text is not None and row.translations]
+    if not rows:
+        raise ValueError("data: no row has a translation, and stage 1 needs some; train with --stage retrieval, or add translations")
     trainer = Trainer(
         model=model, args=args, train_dataset=rows, data_collator=AnchoringCollator(encoder), callbacks=[TrainingLog(), CheckpointState()]
     )

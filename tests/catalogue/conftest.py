@@ -13,6 +13,7 @@ import yaml
 from lira_hf.catalogue import build
 from lira_hf.catalogue.composition import Product
 from lira_hf.catalogue.lexicon import Catalogue, load_catalogue
+from lira_hf.catalogue.demand import Demand
 from lira_hf.catalogue.rows import SIZES, Part, stock
 from lira_hf.catalogue.tables import table_path
 
@@ -26,7 +27,13 @@ def catalogue() -> Catalogue:
 @pytest.fixture(scope="session")
 def products() -> list[Product]:
     """Products of the training split, of every type it may name."""
-    return stock(Part("th", "train", SIZES["small"], 0))
+    return stock(Part("th", "train", SIZES["standard"], 0))
+
+
+@pytest.fixture(scope="session")
+def demand(products: list[Product], catalogue: Catalogue) -> Demand:
+    """What is asked of these products."""
+    return Demand.for_stock(products, "train", catalogue)
 
 
 @pytest.fixture(scope="session")
@@ -55,10 +62,10 @@ TINY: dict[str, Any] = {
         "sets": {"letters": ["size S", "size M"]},
         "departments": {
             "clothing": {
-                "shirt": {"colour": ["red", "blue"], "feature": ["slim", "wide"], "measure": "<letters>"},
-                "belt": {"colour": ["red"], "feature": ["wide"], "complements": ["shirt"]},
+                "tops": {"shirt": {"colour": ["red", "blue"], "feature": ["slim", "wide"], "measure": "<letters>"}},
+                "extras": {"belt": {"colour": ["red"], "feature": ["wide"], "complements": ["shirt"]}},
             },
-            "kitchen": {"mug": {"feature": ["wide"], "measure": ["300 ml", "1.5 l"]}},
+            "kitchen": {"cups": {"mug": {"feature": ["wide"], "measure": ["300 ml", "1.5 l"]}}},
         },
     },
     "brands": {"clothing": ["Velunta"], "kitchen": ["Wokando"]},

@@ -29,12 +29,12 @@ from lira_hf.catalogue.candidates import Desk
 from lira_hf.catalogue.card import render_card
 from lira_hf.catalogue.difficulty import measure
 from lira_hf.catalogue.lexicon import load_words
-from lira_hf.catalogue.rows import SIZES, Part, corpus_columns, counted, market, query_columns
+from lira_hf.catalogue.rows import BLOCK, SIZES, Part, corpus_columns, counted, market, query_columns
 from lira_hf.catalogue.splits import SPLITS
 from lira_hf.catalogue.tables import qrels_of, table_path, write_columns
 from lira_hf.languages import ENGLISH, check_languages
 
-SHARD_ROWS = 20_000  # a few seconds of work, and about 5 MB
+SHARD_ROWS = 80 * BLOCK  # a few seconds of work, and about 5 MB
 QUERIES, CORPUS = "queries", "corpus"
 
 
@@ -153,9 +153,9 @@ def _fingerprint() -> str:
 def _units(part: Part) -> Iterator[Unit]:
     """The shards of a part: of its corpus, and of its queries."""
     for kind, rows in ((CORPUS, len(market(part).products)), (QUERIES, part.extent.queries)):
-        shards = -(-rows // SHARD_ROWS)
-        for shard in range(shards):  # as even as can be
-            yield Unit(part, kind, shard, shards, rows * shard // shards, rows * (shard + 1) // shards)
+        starts = range(0, rows, SHARD_ROWS)
+        for shard, start in enumerate(starts):
+            yield Unit(part, kind, shard, len(starts), start, min(start + SHARD_ROWS, rows))
 
 
 def _write_units(root: Path, records: Path, units: Sequence[Unit], workers: int, progress: bool) -> list[dict[str, Any]]:

@@ -27,6 +27,13 @@ CONFUSED = {
     "bn": ("িী", "ুূ", "শষস", "নণ", "জয", "টত", "ঠথ", "ডদ", "েি", "োৌ", "চছ", "বভ", "কখ", "গঘ"),
 }
 VIETNAMESE_TONES = "\u0300\u0301\u0309\u0303\u0323"  # grave, acute, hook above, tilde, dot below
+# Two ways to place a tone: on the first vowel ("hòa") or on the second ("hoà"). Only at the end of a syllable, never after q.
+TONE_PLACES = {
+    unicodedata.normalize("NFC", first + tone + second): unicodedata.normalize("NFC", first + second + tone)
+    for first, second in ("oa", "oe", "uy")
+    for tone in VIETNAMESE_TONES
+}
+TONE_PLACE = re.compile(rf"(?<!q)({'|'.join([*TONE_PLACES, *TONE_PLACES.values()])})(?!\w)")
 # A phone keyboard without a standard spelling: either side is typed for the other.
 ROMAN_SPELLINGS = {
     "th": (("ee", "i"), ("oo", "u"), ("ue", "eu"), ("ph", "p"), ("kh", "k"), ("th", "t"), ("aa", "a")),

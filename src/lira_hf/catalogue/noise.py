@@ -215,6 +215,12 @@ def _half_decomposed(text: str, rng: Random) -> str:
     return "".join(out)
 
 
+def _moved_tones(text: str, rng: Random) -> str:
+    """The other of the two schools: "hoà" for "hòa", and "thủy" for "thuỷ"."""
+    other = letters.TONE_PLACES | {second: first for first, second in letters.TONE_PLACES.items()}
+    return letters.TONE_PLACE.sub(lambda found: other[found[0]], text)
+
+
 def _latin_layout(text: str, rng: Random) -> str:
     return text.translate(letters.latin_layout())
 
@@ -251,7 +257,7 @@ def _capitals(text: str, rng: Random) -> str:
 
 _LATIN_ENCODINGS = (_fullwidth, _hard_spaces, _capitals)
 ENCODINGS = {
-    "vi": (_decomposed, _half_decomposed),
+    "vi": (_decomposed, _half_decomposed, _moved_tones),
     "th": (_latin_layout, _split_am),
     "id": _LATIN_ENCODINGS,
     "ms": _LATIN_ENCODINGS,

@@ -1,7 +1,7 @@
 """The rows of one split of one language: its products, and its queries as typed, judged and translated.
 
-Every row draws from its own random stream, named by seed, language, split, kind and index: rows do not depend on who
-makes them or on how many others there are. They are made column by column, because a million rows are.
+Every product, and every block of queries, draws from its own random stream, named by seed, language, split, kind and
+index: rows do not depend on who makes them. They are made block by block and kept by column, because a million are.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Part:
         return sold if self.split == "test" else sold - held_out(self.catalogue)
 
     def stream(self, kind: str, index: int | str) -> Random:
-        """The random stream of one row."""
+        """The random stream of one product, family or block of queries."""
         return Random(digest(f"{self.seed}/{self.language}/{self.split}/{kind}/{index}"))
 
 
@@ -159,10 +159,8 @@ def corpus_columns(part: Part, start: int, stop: int) -> dict[str, Sequence[Any]
 
 
 class Wish(NamedTuple):
-    """A query before it is judged and translated; `rng` goes on where drawing it stopped."""
+    """A query before it is judged and translated."""
 
-    index: int
-    rng: Random
     intent: Intent
     clean: Surface
     query: Query
@@ -170,21 +168,21 @@ class Wish(NamedTuple):
 
 
 def query_columns(part: Part, start: int, stop: int) -> dict[str, Sequence[Any]]:
-    """The training rows number `start` to `stop`, by column, judged against the whole corpus of the part."""
+    """The training rows number `start` (a multiple of `BLOCK`) to `stop`, by column, judged against the corpus of the part."""
     sold, earlier = market(part), set()
     rows: list[tuple[Any, ...]] = []
     for begin in range(start, stop, BLOCK):
-        wishes = [_wish(part, sold, index, earlier) for index in range(begin, min(begin + BLOCK, stop))]
-        judged = [judgements(wish.intent, sold.shelves, wish.rng) for wish in wishes]
-        translated = [_translations(part, wish) for wish in wishes]
-        rows += [_row(part, *made) for made in zip(wishes, judged, translated, strict=True)]
+        rng, numbers = part.stream("queries", begin // BLOCK), range(begin, min(begin + BLOCK, stop))
+        wishes = [_wish(part, sold, rng, earlier) for _ in numbers]
+        judged = [judgements(wish.intent, sold.shelves, rng) for wish in wishes]
+        translated = [_translations(part, wish, rng) for wish in wishes]
+        rows += [_row(part, *made) for made in zip(numbers, wishes, judged, translated, strict=True)]
     columns = by_column("", rows)
     return columns | {"product_ids": named([product.id for product in sold.products], columns["product_ids"])}
 
 
-def _wish(part: Part, sold: Market, index: int, earlier: set[str]) -> Wish:
+def _wish(part: Part, sold: Market, rng: Random, earlier: set[str]) -> Wish:
     """A query that reads like none of `earlier`, if there is one, and is put there."""
-    rng = part.stream("query", index)
     unseen = part.split == "test" and rng.random() < UNSEEN_SHARE
     for _ in range(REDRAWS):
         intent, _ = sold.demand[unseen].draw(rng)
@@ -193,25 +191,25 @@ def _wish(part: Part, sold: Market, index: int, earlier: set[str]) -> Wish:
         if query.surface.text not in earlier:
             break
     earlier.add(query.surface.text)
-    return Wish(index, rng, intent, clean, query, unseen)
+    return Wish(intent, clean, query, unseen)
 
 
-def _translations(part: Part, wish: Wish) -> list[Candidate]:
+def _translations(part: Part, wish: Wish, rng: Random) -> list[Candidate]:
     texts, values = wish.query.surface.slots, wish.clean.values
     source = Source({slot: values[slot] for slot in texts}, texts, wish.query.harmed, wish.query.typed_through)
-    return translate(source, part.catalogue, part.english, wish.rng, types=part.types, desk=part.desk)
+    return translate(source, part.catalogue, part.english, rng, types=part.types, desk=part.desk)
 
 
-def _row(part: Part, wish: Wish, judged: tuple[list[int], list[int]], translated: list[Candidate]) -> tuple[Any, ...]:
+def _row(part: Part, number: int, wish: Wish, judged: tuple[list[int], list[int]], translated: list[Candidate]) -> tuple[Any, ...]:
     """A training row in the order of `COLUMNS`, with the numbers of its products in place of their ids."""
-    index, _, intent, clean, query, unseen = wish
+    intent, clean, query, unseen = wish
     tags = [query.slice]
     if unseen:
         tags.append(UNSEEN)
     if intent.type in long_tail(part.catalogue):
         tags.append(LONG_TAIL)
     return (
-        f"{part.language}-q-{part.split}-{index:06d}",
+        f"{part.language}-q-{part.split}-{number:06d}",
         query.surface.text,
         part.language,
         script_of(query.surface.text, part.language),

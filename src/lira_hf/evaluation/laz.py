@@ -45,7 +45,16 @@ def evaluate_folder(
     for system in tqdm([*FROZEN_SYSTEMS, "lira"], desc="evaluate", disable=not show_progress_bar):
         each = model if system == "lira" else build_frozen(model, system)
         board.add(system, summary(score(each, processor, data), data))
-    found = results(board.systems(), benchmark=f"LazRetrieval ({split}, synthetic)", model=str(model_folder), seeds=[])
+    found = results(board.systems(), benchmark=_benchmark(data_folder, split), model=str(model_folder), seeds=[])
     write_json(Path(output) / "results.json", found)
     print_table(found)
     return found
+
+
+def _benchmark(data_folder: str | Path, split: str) -> str:
+    """What the table is called: a built data set is LazRetrieval, an imported one is known by its folder."""
+    record = Path(data_folder) / "build.json"
+    size = json.loads(record.read_text())["size"] if record.exists() else None
+    if size == "imported":
+        return f"{Path(data_folder).name} ({split}, imported)"
+    return f"LazRetrieval{f' {size}' if size else ''} ({split}, synthetic)"
