@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lira_hf.catalogue.validation import validate
+
 # Never in the root: `datasets` refuses a repository whose root holds a script of the repository's name, whatever else is there.
 SCRIPT = "scripts/laz_retrieval.py"
 
@@ -23,12 +25,15 @@ def publish_dataset(folder: str | Path, repo_id: str, private: bool = False, tok
     and loading script become visible in one commit, which also removes the shards of an earlier build: a reader sees
     the old data set or the new one. After a failure the repository is as it was (or new and empty), and the next call
     does not send again what has arrived. `token`: None takes what `hf auth login` or HF_TOKEN left.
-    Raises ValueError for a folder that is no whole data set, and when the Hub says no.
+    Raises ValueError for a folder that is no whole data set or is damaged, and when the Hub says no.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     check_repo_id(repo_id)
     paths = check_folder(Path(folder), progress)
+    damages = validate(folder, progress)
+    if damages:
+        raise ValueError(f"folder: {str(folder)!r} is damaged ({damages[0].kind}: {damages[0].detail}); see `lira-hf data validate`")
     script = (files("lira_hf.dataset_cards") / "laz-retrieval" / "laz_retrieval.py").read_bytes()
     with refusals_as_value_errors(repo_id, token), hub_progress_bars(progress):
         api = HfApi(token=token)

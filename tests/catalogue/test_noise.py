@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from lira_hf.catalogue import letters
-from lira_hf.catalogue.composition import Intent, compose_query, draw_intent
-from lira_hf.catalogue.lexicon import load_words
+from lira_hf.catalogue.composition import Intent, compose_query
+from lira_hf.catalogue.lexicon import load_catalogue, load_words
 from lira_hf.catalogue.noise import CLEAN, ENCODINGS, disturb, slices_of
 from lira_hf.languages import LANGUAGES
 
@@ -17,13 +17,13 @@ CASES = [(code, kind.name) for code in LANGUAGES for kind in slices_of(code)]
 
 
 @pytest.fixture(scope="module")
-def queries(catalogue, products):
+def queries(catalogue, demand):
     """queries(language, count): that many clean queries, each with a seed."""
 
     def compose(code, count):
         for seed in range(count):
-            intent, _ = draw_intent(products, "train", Random(seed), catalogue)
-            yield seed, compose_query(intent, load_words(code), Random(f"{code}{seed}"))
+            intent, _ = demand.draw(Random(seed))
+            yield seed, compose_query(intent, load_words(code), Random(f"{code}{seed}"), catalogue)
 
     return compose
 
@@ -37,25 +37,29 @@ def test_every_language_has_its_slices():
 
 @pytest.mark.parametrize(("code", "name"), CASES)
 def test_noise_changes_the_text_and_keeps_digits_and_brands(code, name, queries):
-    words, english, changed = load_words(code), load_words("en"), 0
+    words, english, changed, coded = load_words(code), load_words("en"), 0, 0
     for seed, clean in queries(code, 150):
         query = disturb(clean, words, english, Random(seed), name)
-        noisy, slots = query.surface, query.surface.slots()
+        noisy, slots = query.surface, query.surface.slots
         assert query.slice in (name, CLEAN)
         assert (noisy.text == clean.text) == (query.slice == CLEAN)
         changed += query.slice == name
         assert set(slots) == set(clean.values)  # nothing is lost
-        assert query.harmed <= set(slots) - {"brand"}
+        assert query.harmed <= set(slots) - {"brand", "code"}
         assert bool(query.harmed) <= (name in ("no_marks", "romanised", "typo", "encoding"))
         brand = clean.values.get("brand")
         if brand:
-            assert slots["brand"] in ((brand,) if name == "romanised" else (clean.slots()["brand"],))
+            assert slots["brand"] in ((brand,) if name == "romanised" else (clean.slots["brand"],))
             assert slots["brand"] in noisy.text
+        if "code" in clean.values:
+            assert slots["code"] == clean.values["code"] and noisy.text.count(slots["code"]) == 1
+            coded += 1
         for digits in re.findall(r"\d+", clean.values.get("measure", "")):
             assert digits in slots["measure"]
         if name in ("no_marks", "typo", "joined_split") or (name == "encoding" and code != "th"):
             # Words that are typed anew bring their own digits, and so do some Thai keys on the Latin layout.
             assert re.findall(r"\d+", noisy.text) == re.findall(r"\d+", clean.text)
+    assert coded > 3
     if name != CLEAN:
         assert changed >= 70  # some texts give a noise nothing to hold on to; most do
 
@@ -76,7 +80,7 @@ def test_no_noise_finds_no_hold_in_a_brand(tiny_lexicon):
     """The tag tells the truth: a query that cannot change is clean."""
     folder = tiny_lexicon(lambda files: files["en"]["types"].update(mug=["แก้ว"]))
     words, english = load_words("th", folder), load_words("en", folder)
-    clean = compose_query(Intent("mug", {"brand": "Wokando"}), words, Random(3))
+    clean = compose_query(Intent("mug", {"brand": "Wokando"}), words, Random(3), load_catalogue(folder))
     assert disturb(clean, words, english, Random(0), "code_mixed").slice == CLEAN
 
 
@@ -123,7 +127,7 @@ def test_code_mixing_mixes(queries):
             if query.slice == CLEAN:
                 continue
             english = load_words("en").forms
-            old, new = clean.slots(), query.surface.slots()
+            old, new = clean.slots, query.surface.slots
             swapped = [slot for slot in new if new[slot] != old[slot]]
             assert swapped and all(new[slot] in english[slot][clean.values[slot]] for slot in swapped)
             assert len(swapped) <= max(1, round(len(old) / 2))

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lira_hf.catalogue import build
-from lira_hf.catalogue.rows import SIZES, Size
+from lira_hf.catalogue.rows import SIZES, Extent, Size
 from lira_hf.catalogue.tables import COLUMNS, write_table
 from lira_hf.catalogue.validation import KINDS, Damage, render_report, validate
 
@@ -65,9 +65,8 @@ class Set:
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A set of two languages, smaller than any that users build."""
-    numbers = [dict(zip(SPLITS, of_split, strict=True)) for of_split in ((40, 12, 20), (1, 1, 1), (2, 1, 1))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SIZES, "tiny", Size(*numbers))
+        patch.setitem(SIZES, "tiny", Size(Extent(40, 1, 2), Extent(12, 1, 2), Extent(20, 1, 2), types=60))
         yield build(tmp_path_factory.mktemp("laz") / "tiny", "tiny", ["th", "id"], progress=False)
 
 
@@ -113,6 +112,33 @@ def test_shards_and_row_groups_make_no_difference(copy):
 
 def test_an_imported_set_may_lack_what_only_the_builder_knows(copy):
     imported(copy)
+    assert validate(copy.root, progress=False) == []
+
+
+def test_an_imported_set_may_lack_a_split_that_its_record_does_not_count(copy):
+    imported(copy)
+    for suffix in COLUMNS:
+        copy.path(f"id{suffix}/validation").unlink()
+    copy.text("README.md", "  - split: validation\n    path: id/validation-*.parquet\n", "")
+    for suffix in ("-corpus", "-queries", "-qrels"):
+        copy.text("README.md", f"  - split: validation\n    path: id{suffix}/validation-*.parquet\n", "")
+    assert kinds(validate(copy.root, progress=False)) == {"missing-split"}  # nothing says that it may be missing
+    counts = {code: {split: {} for split in SPLITS} for code in ("th", "id")}
+    (copy.root / "build.json").write_text(json.dumps({"size": "imported", "counts": counts}))
+    assert kinds(validate(copy.root, progress=False)) == {"missing-split"}
+    copy.record(lambda record: record["counts"]["id"].pop("validation"))
+    assert validate(copy.root, progress=False) == []
+    copy.path("id-qrels/test").rename(copy.path("id-qrels/validation"))  # one table of the split is there, so all must be
+    assert {(damage.kind, damage.where) for damage in validate(copy.root, progress=False) if damage.kind == "missing-split"} == {
+        ("missing-split", f"id{place}") for place in ("/validation", "-corpus/validation", "-queries/validation", "-qrels/test")
+    }
+
+
+def test_the_order_of_columns_and_of_judgements_makes_no_difference(copy):
+    for suffix, columns in COLUMNS.items():
+        copy.table(f"th{suffix}/test", lambda table, columns=columns: table.select(list(reversed(columns))))
+    copy.table("th-qrels/test", lambda table: table.take(list(reversed(range(table.num_rows)))))
+    copy.seal()
     assert validate(copy.root, progress=False) == []
 
 
@@ -178,7 +204,7 @@ def first_of(data: Set, where: str, column: str) -> Any:
 
 def reordered(intent: str) -> str:
     value = json.loads(intent)
-    return json.dumps({"wanted": dict(reversed(value["wanted"].items())), "type": value["type"]}, indent=1)
+    return json.dumps({**dict(reversed(value.items())), "wanted": dict(reversed(value["wanted"].items()))}, indent=1)
 
 
 def leaked_query(data: Set) -> None:
@@ -337,7 +363,8 @@ PLANTS: dict[str, tuple[Callable[[Set], Any], set[str]]] = {
     "slice unknown": (lambda data: data.value("th/test", "slice", ["cleen"]), {"bad-slice", *COUNTED}),
     "slice no name in an imported set": (lambda data: (imported(data), data.value("id/test", "slice", ["Not a name"])), {"bad-slice"}),
     "intent not JSON": (lambda data: data.value("th/test", "intent", "{'type': 'box'}"), {"bad-intent"}),
-    "intent without a type": (lambda data: data.value("th/test", "intent", '{"wanted": {}}'), {"bad-intent"}),
+    "intent of an unknown kind": (lambda data: data.value("th/test", "intent", '{"kind": "wish", "type": "box", "wanted": {}}'), {"bad-intent"}),
+    "intent without a type": (lambda data: data.value("th/test", "intent", '{"kind": "type", "wanted": {}}'), {"bad-intent"}),
     "intent empty in a built set": (lambda data: data.value("th/test", "intent", ""), {"bad-intent"}),
     "attributes not JSON": (lambda data: data.value("th-corpus/test", "attributes", "colour=red"), {"bad-attributes"}),
     "attributes a list": (lambda data: data.value("th-corpus/test", "attributes", "[]"), {"bad-attributes"}),
@@ -373,6 +400,12 @@ PLANTS: dict[str, tuple[Callable[[Set], Any], set[str]]] = {
         lambda data: data.text("README.md", "  - split: test\n    path: th/test-*.parquet\n", ""),
         {"readme-files"},
     ),
+    "split of the config not there": (
+        lambda data: data.text(
+            "README.md", "  - split: test\n    path: th/", "  - split: dev\n    path: th/dev-*.parquet\n  - split: test\n    path: th/"
+        ),
+        {"readme-files"},
+    ),
     "README not UTF-8": (
         lambda data: (data.root / "README.md").write_bytes((data.root / "README.md").read_bytes() + b"\xff"),
         {"bad-character"},
@@ -380,6 +413,8 @@ PLANTS: dict[str, tuple[Callable[[Set], Any], set[str]]] = {
     "dataset_info counts": (with_info, {"readme-info"}),
     "card counts": (lambda data: data.text("README.md", "| Thai | train | 40 |", "| Thai | train | 41 |"), {"card-counts"}),
     "card counts a slice": (lambda data: data.text("README.md", "\n| clean | ", "\n| clean | 9"), {"card-counts"}),
+    "card counts what was measured": (lambda data: data.text("README.md", "| Thai | all | 20 |", "| Thai | all | 21 |"), {"card-counts"}),
+    "card counts what was measured of a slice": (lambda data: data.text("README.md", "\n| Thai | clean | ", "\n| Thai | clean | 1"), {"card-counts"}),
     # build.json
     "record counts": (lambda data: data.record(lambda record: record["counts"]["th"]["test"].update(queries=21)), {"record-counts"}),
     "record counts no such split": (lambda data: data.record(lambda record: record["counts"]["id"].pop("test")), {"record-counts"}),
@@ -401,9 +436,8 @@ def test_planted_damage_is_found_by_its_own_check(copy, name):
     plant(copy)
     if (copy.root / "build.json").exists():
         copy.seal()
-    found = kinds(validate(copy.root, progress=False))
-    by_chance = {"wrong-grade"} - expected  # a grade or an intent that was changed may be among those computed again
-    assert found - by_chance == expected
+    beside = {"wrong-grade"} - expected  # a judgement or an intent that was changed may break the rule too
+    assert kinds(validate(copy.root, progress=False)) - beside == expected
 
 
 @pytest.mark.parametrize("name", UNSEALED)

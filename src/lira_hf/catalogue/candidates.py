@@ -90,21 +90,16 @@ class Critic:
     semantic: tuple[float, float] = (9.5, 1.0)  # base, and weight of the severity
     emotional: tuple[float, float] = (8.5, 0.3)
     pragmatic: tuple[float, float] = (9.0, 0.4)
-    stiffness: float = 2.0  # taken from the pragmatic score of words in source order
+    stiff: tuple[float, float] = (7.0, 0.4)  # the pragmatic score of words in source order
 
     def score(self, errors: Sequence[str], literal: bool, rng: Random) -> tuple[int, int, int]:
         """The three scores of a candidate with these `errors` (keys of `severity`), integers from 1 to 10, in the order of `AXES`."""
-        severity, sigma = sum([self.severity[error] for error in errors]), self.sigma
-        semantic, emotional, pragmatic = self.semantic, self.emotional, self.pragmatic
-        return (
-            _to_scale(semantic[0] - semantic[1] * severity + sigma * choose(NORMAL, rng)),
-            _to_scale(emotional[0] - emotional[1] * severity + sigma * choose(NORMAL, rng)),
-            _to_scale(pragmatic[0] - pragmatic[1] * severity + sigma * choose(NORMAL, rng) - self.stiffness * literal),
-        )
-
-
-def _to_scale(score: float) -> int:
-    return 1 if score < 1 else 10 if score > 10 else round(score)
+        severity = sum([self.severity[error] for error in errors])
+        scores = []
+        for base, weight in (self.semantic, self.emotional, self.stiff if literal else self.pragmatic):
+            score = base - weight * severity + self.sigma * NORMAL[int(rng.random() * 1024)]
+            scores.append(1 if score < 1 else 10 if score > 10 else round(score))
+        return tuple(scores)
 
 
 @dataclass(frozen=True)

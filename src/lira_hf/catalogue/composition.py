@@ -124,6 +124,12 @@ def choose(items: Sequence[T], rng: Random) -> T:
     return items[int(rng.random() * len(items))]
 
 
+def in_english(slot: str, value: str, english: Words, rng: Random) -> str:
+    """A slot's value as an English word amid another language: an audience keeps the "for" that English orders put before it."""
+    word = word_of(slot, value, english, rng)
+    return f"for {word}" if slot == "audience" else word
+
+
 def word_of(slot: str, value: str, words: Words, rng: Random | None = None) -> str:
     """A slot's value in words: the first form, or with `rng` any; brands stay Latin without `rng`."""
     if slot == "brand":
@@ -176,7 +182,8 @@ def compose_title(product: Product, words: Words, english: Words, rng: Random, c
         said = product.values  # the whole family is spelt out, and it belongs to `split`
     values = {"type": product.type, **said}
     texts = {
-        slot: word_of(slot, value, english if slot != "brand" and rng.random() < TITLE_ENGLISH else words, rng) for slot, value in values.items()
+        slot: in_english(slot, value, english, rng) if slot != "brand" and rng.random() < TITLE_ENGLISH else word_of(slot, value, words, rng)
+        for slot, value in values.items()
     }
     if words.promos and rng.random() < TITLE_PROMO:
         values["promo"] = texts["promo"] = choose(words.promos, rng)

@@ -16,7 +16,7 @@ from random import Random
 from typing import NamedTuple
 
 from lira_hf.catalogue import letters
-from lira_hf.catalogue.composition import Surface, choose, pick, word_of, wrap
+from lira_hf.catalogue.composition import Surface, choose, in_english, word_of, wrap
 from lira_hf.catalogue.lexicon import Words
 from lira_hf.catalogue.templates import Piece, join_pieces
 
@@ -85,12 +85,9 @@ def disturb(clean: Surface, words: Words, english: Words, rng: Random, only: str
 
 
 def _harmed(clean: Surface, noisy: Surface, english: Words) -> frozenset[str]:
-    before = clean.slots
-
-    def is_hard(slot: str, text: str) -> bool:
-        return slot not in RESERVED and text != before.get(slot) and text.lower() not in english.readings(slot, clean.values[slot])
-
-    return frozenset([slot for slot, text in noisy.slots.items() if is_hard(slot, text)])
+    """The slots whose words have changed, unless into an English word for the same."""
+    changed = [slot for slot, text in noisy.slots.items() if slot not in RESERVED and text != clean.slots.get(slot)]
+    return frozenset([slot for slot in changed if noisy.slots[slot].lower() not in english.readings(slot, clean.values[slot])])
 
 
 # --- the kinds of noise: (clean surface, words of its language, English words, rng) to pieces, or None --------------
@@ -124,7 +121,7 @@ def _respell(text: str, language: str, rng: Random) -> str:
 def code_mixed(clean: Surface, words: Words, english: Words, rng: Random) -> list[Piece] | None:
     """Some slots in English, the others and the order of words as they are."""
     slots = clean.slots
-    swaps = {slot: pick(english.forms[slot][clean.values[slot]], rng) for slot in slots if slot not in RESERVED}
+    swaps = {slot: in_english(slot, clean.values[slot], english, rng) for slot in slots if slot not in RESERVED}
     open_slots = [slot for slot, text in swaps.items() if text != slots[slot]]
     if not open_slots:
         return None

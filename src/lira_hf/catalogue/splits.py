@@ -67,6 +67,12 @@ def _mark(slot: str, value: str) -> int:
     return digest(f"{slot}={value}")
 
 
+@functools.cache
+def _of_type(type_id: str, catalogue: Catalogue) -> tuple[int, frozenset[str], bool]:
+    """What `bucket` asks of a type: its mark, the slots of a family, and whether it is held out."""
+    return _mark("type", type_id), fixed_slots(catalogue.types[type_id], catalogue), type_id in held_out(catalogue)
+
+
 def bucket(type_id: str, values: Mapping[str, str], catalogue: Catalogue) -> str:
     """The split of a text that says `type_id` and `values`: "train", "validation", "test" or "backbones".
 
@@ -74,10 +80,8 @@ def bucket(type_id: str, values: Mapping[str, str], catalogue: Catalogue) -> str
     may read like a title, and would else meet it in another split. The hash is a sum over what is said, so that a
     million draws need no string each; its highest bits, after a multiplication, depend on every term.
     """
-    slots = fixed_slots(catalogue.types[type_id], catalogue)
-    total = _mark("type", type_id)
+    total, slots, unseen = _of_type(type_id, catalogue)
     for slot in slots if slots <= values.keys() else values:
         total += _mark(slot, values[slot])
-    place = (total * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 33
-    split = _SPLIT_OF[place % 100]
-    return "test" if split != BACKBONES and type_id in held_out(catalogue) else split
+    split = _SPLIT_OF[((total * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 33) % 100]
+    return "test" if unseen and split != BACKBONES else split
