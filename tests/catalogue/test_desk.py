@@ -85,7 +85,10 @@ MISTAKES = {
     "base without weight": ("critic: {semantic: [9.5]}", r"critic\.semantic"),
     "translators of one name": (f"translators: [{{{_OURS}}}, {{{_OURS}}}]", "translators.*ours"),
     # Every order of the translators is listed once for all draws: of twelve there are 479 million.
-    "more translators than can be put in every order": (f"candidates: 12\ntranslators: [{', '.join(['{' + _OURS.replace('ours', f'n{n}') + '}' for n in range(12)])}]", "translators"),
+    "more translators than can be put in every order": (
+        f"candidates: 12\ntranslators: [{', '.join(['{' + _OURS.replace('ours', f'n{n}') + '}' for n in range(12)])}]",
+        "translators",
+    ),
     "a list": ("- 1", r"\[1\]"),
     "a word": ("noise", "'noise'"),
     "a zero": ("0", "0"),

@@ -14,7 +14,10 @@ import pandas as pd
 import pytest
 from datasets import load_dataset
 
-from lira_hf.catalogue.imports import LISTED, attributes, import_shop, spelling, tidy
+from lira_hf.catalogue.imports import import_shop
+from lira_hf.catalogue.imports.report import LISTED
+from lira_hf.catalogue.imports.splitting import spelling
+from lira_hf.catalogue.imports.tidying import attributes, tidy
 from lira_hf.catalogue.splits import SPLITS
 from lira_hf.catalogue.tables import COLUMNS
 from lira_hf.collation import RetrievalData, read
@@ -639,7 +642,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lira_hf.catalogue.imports._card", full)
+    monkeypatch.setattr("lira_hf.catalogue.imports.writing._card", full)
     with pytest.raises(OSError, match="No space"):
         shop(tmp_path / "out", *files)
     assert set(tmp_path.iterdir()) == before

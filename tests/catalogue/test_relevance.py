@@ -136,7 +136,9 @@ def _worlds(draw):
     """A catalogue, products that stand together, and an intent."""
     types = {}
     for name, (department, complement) in _TREE.items():
-        axes = {axis: tuple(draw(st.lists(st.sampled_from(values), min_size=1, unique=True))) for axis, values in _AXES.items() if draw(st.booleans())}
+        axes = {
+            axis: tuple(draw(st.lists(st.sampled_from(values), min_size=1, unique=True))) for axis, values in _AXES.items() if draw(st.booleans())
+        }
         types[name] = ProductType(name, department, department, axes, (complement,) if complement else ())
     departments = {"clothing": ("shirt", "belt", "hat"), "kitchen": ("mug", "pan")}
     brands = ("Velunta", "Wokando")

@@ -63,7 +63,11 @@ def test_pieces_remember_their_slots():
     assert pieces == [(None, "buy "), ("type", "mug"), (None, " "), ("colour", "red")]
 
 
-@given(phrase=st.sampled_from(PHRASES), type_=WORDS, others=st.dictionaries(st.sampled_from(SLOTS), st.lists(WORDS, min_size=1, max_size=3).map(" ".join)))
+@given(
+    phrase=st.sampled_from(PHRASES),
+    type_=WORDS,
+    others=st.dictionaries(st.sampled_from(SLOTS), st.lists(WORDS, min_size=1, max_size=3).map(" ".join)),
+)
 def test_text_is_the_pieces_in_one(phrase, type_, others):
     texts = {**others, "type": type_}
     assert phrase.text(texts) == "".join(text for _, text in phrase.pieces(texts))

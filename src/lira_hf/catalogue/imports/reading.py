@@ -129,7 +129,7 @@ def _read_csv(path: Path, choose: Choose, refuse: Refuse) -> Rows:
         head = text.readline()
         if head.startswith(("\udcff\udcfe", "\udcfe\udcff")):
             raise ValueError("it is UTF-16; save it as UTF-8")
-        delimiter = "\t" if ".tsv" in path.suffixes else max(",\t;", key=head.count)
+        delimiter = "\t" if path.name.lower().endswith((".tsv", ".tsv.gz")) else max(",\t;", key=head.count)
         lines = csv.reader(itertools.chain([head], text), delimiter=delimiter)
         found = next(lines, [])
         if len(set(found)) != len(found):
