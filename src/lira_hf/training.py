@@ -22,7 +22,7 @@ from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArg
 
 from lira_hf.collation import AnchoringCollator, RetrievalCollator, RetrievalData, every_row, read
 from lira_hf.evaluation.retrieval import score, summary
-from lira_hf.features import fill
+from lira_hf.features import FeatureStore, fill
 from lira_hf.languages import check_languages
 from lira_hf.modeling import LiraConfig, LiraForPreTraining, LiraForRetrieval, LiraProcessor
 
@@ -57,6 +57,8 @@ class Recipe(BaseModel):
     max_length: int = Field(128, ge=4)
     prompts: dict[str, dict[str, str]] | None = None
     cache_features: bool = True
+    features: str | None = None
+    features_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     products_per_query: int = Field(8, ge=2)
     model: dict[str, Any] = {}
     anchoring: dict[str, Any] = {}
@@ -257,6 +259,22 @@ def load_data(recipe: Recipe, split: str) -> list[RetrievalData]:
     return [read(recipe.data, code, split) for code in recipe.languages]
 
 
+def load_parts(recipe: Recipe) -> tuple[LiraForPreTraining, LiraProcessor, list[RetrievalData], list[RetrievalData]]:
+    """The untrained model, its processor, training and validation data."""
+    paths = recipe.backbones.multilingual, recipe.backbones.english
+    processor = LiraProcessor.from_backbones(*paths, prompts=recipe.prompts, max_length=recipe.max_length)
+    train, validation = load_data(recipe, "train"), load_data(recipe, "validation")
+    torch.manual_seed(recipe.seed)
+    model = LiraForPreTraining.from_backbones(*paths, **{"languages": processor.languages, **recipe.model})
+    return model, processor, train, validation
+
+
+def fill_features(recipe: Recipe, model: LiraForPreTraining, processor: LiraProcessor, data: list[RetrievalData]) -> FeatureStore:
+    """The cache of what both stages read, in recipe.features or OUTPUT/features. Recipes may share a folder, whatever their backbones."""
+    rows = every_row(data, references=bool(model.config.consistency_weight))
+    return fill(recipe.features or Path(recipe.output) / "features", model.lira, processor, rows, dtype=recipe.features_dtype)
+
+
 def run(recipe: Recipe, resume: bool = False) -> Path:
     """Trains the recipe's stages in order and returns the folder of the last stage's model.
 
@@ -264,17 +282,10 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
     output = Path(recipe.output)
     if not resume and any(output.glob("*/checkpoint-*")):
         raise ValueError(f"output: {recipe.output} holds checkpoints of an earlier run; resume with --resume, or choose another folder")
+    model, processor, train, validation = load_parts(recipe)
     paths = recipe.backbones.multilingual, recipe.backbones.english
-    processor = LiraProcessor.from_backbones(*paths, prompts=recipe.prompts, max_length=recipe.max_length)
-    torch.manual_seed(recipe.seed)
-    train, validation = load_data(recipe, "train"), load_data(recipe, "validation")
-
     anchored = output / "anchoring" / "model"
-    model = LiraForPreTraining.from_backbones(*paths, **{"languages": processor.languages, **recipe.model})
-    encoder = processor
-    if recipe.cache_features:
-        rows = every_row([*train, *validation], references=bool(model.config.consistency_weight))
-        encoder = fill(output / "features", model.lira, processor, rows)
+    encoder = fill_features(recipe, model, processor, [*train, *validation]) if recipe.cache_features else processor
     if recipe.stage in ("all", "anchoring") and not (resume and anchored.exists()):
         log = train_anchoring(model, encoder, train, arguments(anchored.parent, recipe.seed, recipe.anchoring), resume)
         save(model, processor, anchored, log)
@@ -285,6 +296,8 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
         return final
     if anchored.exists():
         retrieval = LiraForRetrieval.from_pretrained(anchored, **recipe.model)  # stage 2 may be run with other choices than stage 1
+        if isinstance(encoder, FeatureStore):
+            encoder.check(retrieval.lira)  # an anchored model of an earlier recipe may hold other backbones
     else:
         logger.warning("no stage-1 model in %s: stage 2 starts from an unanchored adaptor", anchored)
         torch.manual_seed(recipe.seed)
