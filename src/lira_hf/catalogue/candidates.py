@@ -143,9 +143,7 @@ def perfect_translation(values: Mapping[str, str], english: Words) -> str:
     return " ".join(filter(None, [english.phrases[0].text(texts), values.get("code", "")]))
 
 
-def translate(
-    source: Source, catalogue: Catalogue, english: Words, rng: Random, *, types: frozenset[str], desk: Desk = Desk()
-) -> list[Candidate]:
+def translate(source: Source, catalogue: Catalogue, english: Words, rng: Random, *, types: frozenset[str], desk: Desk = Desk()) -> list[Candidate]:
     """The candidates of `source`, each from another translator, in no order.
 
     `types` are the product types a wrong sense may name (a training row must not name a held-out one). Texts differ,

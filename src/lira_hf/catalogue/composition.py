@@ -24,6 +24,7 @@ TITLE_ATTRIBUTE = 0.8  # an attribute stands in the title, rather than in the te
 TITLE_PROMO = 0.4
 TITLE_CODE = 0.35  # the model code stands in the title, rather than at the end of the text
 TITLE_ENGLISH = 0.15  # a slot of a title in English, as shops write
+OWN_WORDS = ("brand", "code", "audience", "compatibility")  # never mixed in: English puts "for" before them, and shops here do not
 OWN_SCRIPT_BRAND = 0.3
 BARE_QUERY = 0.5  # the phrase alone, without "cheap" or "buy" around it
 QUERY_CODE = 0.6  # a query for one exact product gives its model code, rather than everything the product is
@@ -124,12 +125,6 @@ def choose(items: Sequence[T], rng: Random) -> T:
     return items[int(rng.random() * len(items))]
 
 
-def in_english(slot: str, value: str, english: Words, rng: Random) -> str:
-    """A slot's value as an English word amid another language: an audience keeps the "for" that English orders put before it."""
-    word = word_of(slot, value, english, rng)
-    return f"for {word}" if slot == "audience" else word
-
-
 def word_of(slot: str, value: str, words: Words, rng: Random | None = None) -> str:
     """A slot's value in words: the first form, or with `rng` any; brands stay Latin without `rng`."""
     if slot == "brand":
@@ -182,7 +177,7 @@ def compose_title(product: Product, words: Words, english: Words, rng: Random, c
         said = product.values  # the whole family is spelt out, and it belongs to `split`
     values = {"type": product.type, **said}
     texts = {
-        slot: in_english(slot, value, english, rng) if slot != "brand" and rng.random() < TITLE_ENGLISH else word_of(slot, value, words, rng)
+        slot: word_of(slot, value, english if slot not in OWN_WORDS and rng.random() < TITLE_ENGLISH else words, rng)
         for slot, value in values.items()
     }
     if words.promos and rng.random() < TITLE_PROMO:

@@ -136,12 +136,13 @@ def load_words(language: str, folder: Path = LEXICON) -> Words:
     if "romanised" in raw:
         problems += _check_section(raw["romanised"] or {}, catalogue, "romanised.", ("phrases", "queries"))
     _refuse(file, problems)
-    romanised = None
+    measures, romanised = _measures(raw["units"], catalogue), None
     if "romanised" in raw:
-        # On a phone a measure is typed as in English ("500 ml"), so only the words need a romanised form.
-        measures = load_words(ENGLISH.code, folder).forms.get("measure", {})
-        romanised = _words(language, raw["romanised"], measures, {}, None)
-    return _words(language, raw, _measures(raw["units"], catalogue), brands, romanised)
+        # On a phone a measure is typed as shops print it in Latin letters ("500 ml"), or as in English where they do not.
+        english = load_words(ENGLISH.code, folder).forms.get("measure", {})
+        latin = {measure: tuple(form for form in forms if form.isascii()) or english[measure] for measure, forms in measures.items()}
+        romanised = _words(language, raw["romanised"], latin, {}, None)
+    return _words(language, raw, measures, brands, romanised)
 
 
 def _words(language: str, raw: Mapping, measures: Mapping, brands: Mapping, romanised: Words | None) -> Words:
