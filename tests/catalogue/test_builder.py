@@ -273,7 +273,7 @@ def test_every_config_says_what_it_holds(built):
 
 def test_the_record_and_the_card_say_what_was_written(built, read):
     record = json.loads((built / "build.json").read_text())
-    assert list(record) == ["size", "seed", "languages", "desk", "counts", "difficulty", "sha256"]
+    assert list(record) == ["size", "seed", "languages", "desk", "words and code", "counts", "difficulty", "sha256"]
     assert (record["size"], record["seed"], record["languages"]) == ("small", 0, list(LANGUAGES))
     assert record["desk"] == json.loads(json.dumps(dataclasses.asdict(Desk())))
     assert record["difficulty"] == measure(built, progress=False)
@@ -305,7 +305,14 @@ def test_another_desk_gives_other_translations(built, tmp_path, read):
     record = json.loads((folder / "build.json").read_text())
     assert [translator["name"] for translator in record["desk"]["translators"]] == ["sure"]
     assert build(folder, languages=["ms"], desk=desk, progress=False) == folder
-    with pytest.raises(ValueError, match="output: .* holds desk"):
+    with pytest.raises(ValueError, match="output: .* holds other desk"):
+        build(folder, languages=["ms"], progress=False)
+
+
+def test_other_words_need_another_folder(tmp_path, monkeypatch):
+    folder = build(tmp_path / "data", languages=["ms"], progress=False)
+    monkeypatch.setattr(builder, "_fingerprint", lambda: "a word was corrected")
+    with pytest.raises(ValueError, match="output: .* holds other words and code; give a new or empty folder"):
         build(folder, languages=["ms"], progress=False)
 
 

@@ -14,7 +14,7 @@ from random import Random
 from statistics import NormalDist
 from typing import Annotated, NamedTuple
 
-from annotated_types import Ge, Interval, MinLen
+from annotated_types import Ge, Interval, Len
 
 from lira_hf.catalogue.composition import choose, pick
 from lira_hf.catalogue.lexicon import Catalogue, Words
@@ -39,7 +39,7 @@ class Candidate(NamedTuple):
 
 
 Share = Annotated[float, Interval(ge=0, le=1)]  # checked where a desk is read from a file
-STRICT = {"extra": "forbid"}
+STRICT = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Desk:
 
     __pydantic_config__ = STRICT
 
-    translators: Annotated[tuple[Translator, ...], MinLen(1)] = TRANSLATORS
+    translators: Annotated[tuple[Translator, ...], Len(1, 8)] = TRANSLATORS
     candidates: Annotated[int, Ge(1)] = 4
     critic: Critic = Critic()
     hard_words: Share = 0.2

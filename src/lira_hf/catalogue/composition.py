@@ -106,10 +106,10 @@ def variants(family: Family, catalogue: Catalogue) -> list[dict[str, str]]:
 
 
 def model_code(family: str) -> str:
-    """The code a maker prints on every member of a family, such as "XR-204"; `family` is its key."""
+    """The code a maker prints on every member of a family, such as "XR-2041"; `family` is its key."""
     number = digest(f"code|{family}")
     first, second = (CODE_LETTERS[number // 19**place % 19] for place in (0, 1))
-    return f"{first}{second}-{100 + number // 361 % 900}"
+    return f"{first}{second}-{1000 + number // 361 % 9000}"
 
 
 def pick(forms: Sequence[str], rng: Random) -> str:

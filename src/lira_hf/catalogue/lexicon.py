@@ -172,7 +172,7 @@ def _measures(units: Mapping[str, list[str]], catalogue: Catalogue) -> dict[str,
 # --- reading and checking: each check returns the list of its problems, so that one error can name them all ---------
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """Refuses a key written twice: YAML keeps the last one, and a correction of the first would do nothing."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -187,7 +187,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path.name}: there is no such file in the lexicon folder {path.parent}")
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a safe loader, see above
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506 - a safe loader, see above
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path.name}: not readable as UTF-8 YAML: {error}") from error
     if not isinstance(raw, dict):
