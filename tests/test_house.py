@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lira_hf.catalogue.lexicon import load_catalogue
+from lira_hf.catalogue.validation import KINDS
 from lira_hf.reporting import render
 
 ROOT = Path(__file__).parents[1]
@@ -13,6 +15,17 @@ ROOT = Path(__file__).parents[1]
 
 def test_readme_tables_are_rendered_from_the_results_files():
     assert render(ROOT / "README.md", ROOT / "docs" / "results") == (ROOT / "README.md").read_text()
+
+
+def test_readme_and_changelog_count_what_the_catalogue_holds():
+    catalogue = load_catalogue()
+    counted = f"{len(catalogue.types)} product types in {{}}{len(catalogue.departments)} departments"
+    values = sum(len(values) for axis, values in catalogue.values.items() if axis != "measure")
+    brands = len({brand for brands in catalogue.brands.values() for brand in brands})
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert counted.format("") in (ROOT / "README.md").read_text()
+    assert counted.format("a two-level tree of ") in changelog and f"{values} attribute values and {brands} invented brands" in changelog
+    assert f"{len(KINDS)} kinds of damage" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import pytest
 from loopback_hub import LoopbackHub
 
 from lira_hf.catalogue import build
+from lira_hf.catalogue.imports import import_shop
 from lira_hf.catalogue.tables import COLUMNS
 from lira_hf.hub import publish_dataset
 from lira_hf.languages import LANGUAGES as LANGUAGES_OF_THE_PROJECT
@@ -354,3 +355,15 @@ answer([rows(script, **address), rows(whole), rows({str(SCRIPT)!r}, data_dir={st
 """
     expected = load(published, tmp_path / "5", configs=CONFIGS[:4])
     assert published.client(DIGEST + code, tmp_path / "3", python=python) == [expected] * 3
+
+
+def test_an_imported_shop_is_published_without_what_was_refused(tmp_path):
+    (tmp_path / "products.csv").write_text("id,title\n" + "".join(f"p{n},เสื้อยืด {n}\n" for n in range(40)) + "p41,\n")
+    (tmp_path / "judged.csv").write_text("query,product_id,grade\n" + "".join(f"เสื้อ {n},p{n},3\n" for n in range(30)))
+    report = import_shop(tmp_path / "products.csv", None, tmp_path / "judged.csv", "th", tmp_path / "shop", progress=False)
+    card = report.output / "README.md"
+    card.write_text(card.read_text().replace("license: unknown", "license: mit"))  # as the card asks
+    with LoopbackHub(tmp_path / "hub") as hub:
+        publish(hub, report.output, "org/my-shop")
+        files = set(listing(hub, "org/my-shop"))
+    assert {"README.md", "build.json"} < files and not files & {"import.json", "refused.jsonl", "scripts/laz_retrieval.py"}

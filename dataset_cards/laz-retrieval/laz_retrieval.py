@@ -68,7 +68,7 @@ TABLES = {
             ("product_ids", pa.list_(pa.string())),
             ("relevances", pa.list_(pa.int32())),  # 0 to 3, one for each product id
             ("clean", pa.string()),  # the query before noise
-            ("intent", pa.string()),  # JSON: {"type": ..., "wanted": {axis or "brand": value}}
+            ("intent", pa.string()),  # JSON: {"kind": ..., "type": ..., "wanted": {axis or "brand": value}}
         ]
     ),
     "-corpus": pa.schema(

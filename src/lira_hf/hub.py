@@ -34,6 +34,7 @@ def publish_dataset(folder: str | Path, repo_id: str, private: bool = False, tok
     damages = validate(folder, progress)
     if damages:
         raise ValueError(f"folder: {str(folder)!r} is damaged ({damages[0].kind}: {damages[0].detail}); see `lira-hf data validate`")
+    imported = json.loads((Path(folder) / "build.json").read_text(encoding="utf-8")).get("size") == "imported"
     script = (files("lira_hf.dataset_cards") / "laz-retrieval" / "laz_retrieval.py").read_bytes()
     with refusals_as_value_errors(repo_id, token), hub_progress_bars(progress):
         api = HfApi(token=token)
@@ -47,10 +48,10 @@ def publish_dataset(folder: str | Path, repo_id: str, private: bool = False, tok
             repo_id,
             [
                 *(CommitOperationAdd(path, Path(folder) / path) for path in paths),
-                CommitOperationAdd(SCRIPT, script),
+                *([] if imported else [CommitOperationAdd(SCRIPT, script)]),  # it says whose data it is
                 *(CommitOperationDelete(path) for path in published if path.endswith(".parquet") and path not in paths),
             ],
-            commit_message="Publish LazRetrieval",
+            commit_message="Publish an imported data set" if imported else "Publish LazRetrieval",
             repo_type="dataset",
             parent_commit=head.sha,  # a push by somebody else in between is an error, not a mixture
         )
@@ -88,8 +89,8 @@ def check_folder(folder: Path, progress: bool) -> list[str]:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected:
             raise ValueError(f"folder: {path} in {str(folder)!r} has changed since it was built (sha256 {found}, not {expected}); build it again")
-    if "README.md" not in hashes:
-        raise ValueError(f"folder: {str(folder)!r} has no README.md in build.json; build it again")
+    if not (folder / "README.md").is_file():
+        raise ValueError(f"folder: {str(folder)!r} has no README.md; build it again")
     # What no config of the card names, nobody can load; and a config without files breaks every other.
     configs = DatasetCard.load(folder / "README.md").data.to_dict().get("configs") or []
     patterns = [entry["path"] for config in configs for entry in config["data_files"]]
@@ -100,7 +101,7 @@ def check_folder(folder: Path, progress: bool) -> list[str]:
         raise ValueError(
             f"folder: the configs in README.md of {str(folder)!r} and its shards differ at {(unnamed + empty + ['(none)'])[0]}; build it again"
         )
-    return [*hashes, "build.json"]
+    return sorted({*hashes, "README.md", "build.json"})
 
 
 @contextlib.contextmanager

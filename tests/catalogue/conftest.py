@@ -12,8 +12,8 @@ import yaml
 
 from lira_hf.catalogue import build
 from lira_hf.catalogue.composition import Product
-from lira_hf.catalogue.lexicon import Catalogue, load_catalogue
 from lira_hf.catalogue.demand import Demand
+from lira_hf.catalogue.lexicon import Catalogue, load_catalogue
 from lira_hf.catalogue.rows import SIZES, Part, stock
 from lira_hf.catalogue.tables import table_path
 

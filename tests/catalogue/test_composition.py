@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from lira_hf.catalogue.composition import (
+    OWN_WORDS,
     QUERY_CODE,
     SAID_WITH_CODE,
     TITLE_CODE,
@@ -65,7 +66,7 @@ def test_a_surface_says_what_each_slot_says():
 @pytest.mark.parametrize("code", LANGUAGES)
 def test_titles_and_texts_carry_everything(code, catalogue, products):
     words, english = load_words(code), load_words("en")
-    shown = in_title = 0
+    shown = in_title = mixed = 0
     for seed, product in enumerate(products[::8]):
         title, text = compose_title(product, words, english, Random(seed), catalogue, "train")
         said = {**title.values, **text.values}
@@ -76,9 +77,12 @@ def test_titles_and_texts_carry_everything(code, catalogue, products):
             assert set(surface.slots) == set(surface.values)  # every value is worded
             assert surface.text == "".join(piece.text for piece in surface.pieces)
             for slot, worded in surface.slots.items():
-                forms = (w.forms.get(slot, {}).get(surface.values[slot], ()) for w in (words, english))
-                known = {form for of in forms for form in of} | {words.brands.get(product.brand), product.brand}
-                assert worded in known or slot in ("promo", "code")
+                own, foreign = (each.forms.get(slot, {}).get(surface.values[slot], ()) for each in (words, english))
+                assert worded in {*own, *(foreign if slot not in OWN_WORDS else ()), words.brands.get(product.brand), product.brand} or slot in (
+                    "promo",
+                    "code",
+                )
+                mixed += worded not in own and slot not in ("brand", "promo", "code")
         assert (title.text + text.text).count(said["code"]) == 1
         assert text.text == ", ".join(text.slots.values())
         assert "  " not in title.text and title.text == title.text.strip(" ")
@@ -86,7 +90,7 @@ def test_titles_and_texts_carry_everything(code, catalogue, products):
         shown += len([slot for slot in title.values if slot in product.attributes]) / len(product.attributes)
         in_title += "code" in title.values
     count = len(products[::8])
-    assert abs(shown / count - 0.8) < 0.06
+    assert abs(shown / count - 0.8) < 0.06 and mixed > 0.05 * count
     room = sum("{code}" in template.source for template in words.titles) / len(words.titles)
     assert 0 < in_title / count == pytest.approx(TITLE_CODE * room, abs=0.05)
 

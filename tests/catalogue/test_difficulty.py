@@ -120,15 +120,18 @@ def test_a_slice_without_relevant_products_has_no_score(tmp_path, folder):
 
 def test_random_is_near_what_chance_gives(built, read):
     """Expected gain of a place is the mean grade over the corpus."""
-    found = measure(built, progress=False)
-    for code, language in found["languages"].items():
-        size, expected = language["products"], []
+    found, expected = [], []
+    for code, language in measure(built, progress=False)["languages"].items():
+        of_language = []
         for row in read(code, "", "test"):
             ideal = sorted(row["relevances"], reverse=True)[:10]
             discounts = [1 / math.log2(place + 2) for place in range(10)]
             best = sum(grade * discount for grade, discount in zip(ideal, discounts, strict=True))
-            expected.append(100 * sum(row["relevances"]) / size * sum(discounts) / best)
-        assert language["slices"]["all"]["random"] == pytest.approx(sum(expected) / len(expected), rel=0.25)
+            of_language.append(100 * sum(row["relevances"]) / language["products"] * sum(discounts) / best)
+        found.append(language["slices"]["all"]["random"])
+        expected.append(sum(of_language) / len(of_language))
+        assert found[-1] == pytest.approx(expected[-1], rel=0.5)  # 2,400 rankings, most of which find nothing
+    assert sum(found) == pytest.approx(sum(expected), rel=0.15)
 
 
 def test_the_small_data_set_is_neither_trivial_nor_hopeless(built):
@@ -172,9 +175,9 @@ def test_a_folder_without_data_is_refused_by_name(tmp_path, folder):
     with pytest.raises(ValueError, match="folder: .*nowhere.* holds no language"):
         measure(tmp_path / "nowhere", progress=False)
     table_path(folder, "id", "-corpus", "test").unlink()
-    with pytest.raises(ValueError, match="folder: .*id-corpus.* holds no test-"):
+    with pytest.raises(ValueError, match="folder: .* has no rows in id-corpus/test-"):
         measure(folder, progress=False)
     write_table(table_path(folder, "id", "-corpus", "test"), "-corpus", [])
-    with pytest.raises(ValueError, match="folder: .*id-corpus.* has no rows"):
+    with pytest.raises(ValueError, match="folder: .* has no rows in id-corpus/test-"):
         measure(folder, progress=False)
     assert pq.read_metadata(table_path(folder, "id", "-corpus", "test")).num_rows == 0

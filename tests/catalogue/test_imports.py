@@ -15,12 +15,15 @@ import pytest
 from datasets import load_dataset
 
 from lira_hf.catalogue.imports import import_shop
+from lira_hf.catalogue.imports.reading import CELL
 from lira_hf.catalogue.imports.report import LISTED
 from lira_hf.catalogue.imports.splitting import spelling
 from lira_hf.catalogue.imports.tidying import attributes, tidy
 from lira_hf.catalogue.splits import SPLITS
 from lira_hf.catalogue.tables import COLUMNS
+from lira_hf.catalogue.validation import render_report, validate
 from lira_hf.collation import RetrievalData, read
+from lira_hf.hub import check_folder
 
 COLOURS = ("แดง", "ดำ", "ขาว", "ฟ้า", "เขียว", "ชมพู")
 THINGS = ("เสื้อ", "รองเท้า", "กระเป๋า", "หมวก", "กางเกง", "ผ้าห่ม", "แก้ว", "จาน", "โคมไฟ", "นาฬิกา")
@@ -195,8 +198,8 @@ def test_the_report_in_the_folder_says_the_same(imported):
     assert {key: sum((row["kind"], row["reason"]) == key for row in listed) for key in sizes} == {key: min(LISTED, n) for key, n in sizes.items()}
     build = json.loads((imported.output / "build.json").read_text())
     assert (build["size"], build["languages"], build["counts"]) == ("imported", ["th"], {"th": imported.counts})
-    files = {path.relative_to(imported.output).as_posix(): path for path in imported.output.rglob("*") if path.is_file()}
-    assert build["sha256"] == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if name != "build.json"}
+    files = {path.relative_to(imported.output).as_posix(): path for path in imported.output.rglob("*.parquet")}  # the card may be edited
+    assert build["sha256"] == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
 
 def test_datasets_reads_every_config(imported):
@@ -257,6 +260,26 @@ def test_test_keeps_its_relevant_products_and_train_pays(tmp_path):
     assert any(note.startswith("splits: train lost ") for note in report.notes)
 
 
+@pytest.mark.parametrize("options", [{}, {"validation": 0}, {"validation": 0, "test": 0}])
+def test_validation_finds_nothing_and_publishing_takes_it(tmp_path, options):
+    odd = ("коробка", "?!", "😀 หมวก", "หมวก \ufffd", "a\u00a0\u00a0b", "\ue000", "１２３", "ｶﾞﾗｽ")
+    files = plain_files(
+        tmp_path,
+        queries=[{"id": f"o{i}", "text": text} for i, text in enumerate(odd)],
+        products=[{"id": f"op{i}", "title": text, "description": f"<p>{text}\x85", "brand": text} for i, text in enumerate(odd)],
+        judgements=[{"query_id": f"o{i}", "product_id": f"op{i}", "grade": 2} for i in range(len(odd))],
+    )
+    report = shop(tmp_path / "out", *files, **options)
+    assert without_crossed(report) == {}
+    assert render_report(validate(tmp_path / "out", progress=False)) == ["no damage found"]
+    paths = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert set(check_folder(tmp_path / "out", progress=False)) == paths - {"import.json", "refused.jsonl"}
+    card = (tmp_path / "out" / "README.md").read_text()
+    counted = report.counts["train"]["queries"]
+    (tmp_path / "out" / "README.md").write_text(card.replace(f"| Thai | train | {counted} |", f"| Thai | train | {counted + 1} |"))
+    assert {damage.kind for damage in validate(tmp_path / "out", progress=False)} == {"card-counts"}
+
+
 def test_unjudged_products_are_distractors_in_every_split(tmp_path):
     shop(tmp_path / "out", *plain_files(tmp_path))
     _, _, graded = plain()
@@ -290,6 +313,7 @@ def test_given_splits_by_their_usual_names_and_no_others(tmp_path):
     lines(files[1], [{**row, "split": names[i % 6]} for i, row in enumerate(asked)])
     report = shop(tmp_path / "out", *files)
     assert counts(report)["queries"]["unknown split"] == 20
+    assert report.refused["queries"]["unknown split"]["examples"][0]["split"] == "holdout"
     assert "its query was refused" in counts(report)["judgements"]
     found = {int(q.id[1:]): split for split, part in opened(tmp_path / "out").items() for q in part.queries}
     assert set(found) <= {i for i in range(60) if i % 6 < 4}
@@ -520,13 +544,14 @@ def test_trouble_in_csv_rows(tmp_path):
     goods, asked, graded = plain()
     products, queries, judgements = (table(tmp_path / f"{name}.csv", rows) for name, rows in (("p", goods), ("q", asked), ("j", graded)))
     text = products.read_bytes().split(b"\n")
-    text[3:3] = [b"lonely", b'p900,"two\nlines, ""quoted"""', b"p901,one,two", b"p902,\xa1\xa2"]
+    text[1:1] = [b""]  # a spreadsheet counts it
+    text[4:4] = [b"lonely", b'p900,"two\nlines, ""quoted"""', b"p901,one,two", b"p902,\xa1\xa2"]
     products.write_bytes(b"\xef\xbb\xbf" + b"\n".join(text).replace(b",", b";"))  # as spreadsheets save it in many countries
     report = shop(tmp_path / "out", products, queries, judgements)
     assert counts(report)["products"] == {"1 fields instead of 2": 1, "3 fields instead of 2": 1, "not UTF-8; save the file as UTF-8": 1}
     examples = {reason: found["examples"][0] for reason, found in report.refused["products"].items()}
-    assert examples["1 fields instead of 2"] == {"row": 4, "text": "lonely"}
-    assert examples["not UTF-8; save the file as UTF-8"]["row"] == 7
+    assert examples["1 fields instead of 2"] == {"row": 5, "text": "lonely"}
+    assert examples["not UTF-8; save the file as UTF-8"] == {"row": 8, "text": "p902;\ufffd\ufffd"}
     titles = {key: product.title for part in opened(tmp_path / "out").values() for key, product in part.products.items()}
     assert titles["p900"] == 'two lines; "quoted"' and len(titles) == 151
 
@@ -561,6 +586,8 @@ def test_wrong_files(tmp_path):
     (tmp_path / "false.parquet").write_bytes(b"no parquet")
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(files[0].read_bytes())[:-20])
     (tmp_path / "sheet.xlsx").write_bytes(b"PK")
+    (tmp_path / "quote.csv").write_text(f'id,title\np1,"a\n{"p2,b" * (CELL // 4)}')
+    (tmp_path / "p.parquet.gz").write_bytes(gzip.compress(b"PAR1"))
     for name, message in {
         "none.csv": "products: there is no file",
         "empty.csv": "products: 'empty.csv': no column for id; found none",
@@ -568,6 +595,8 @@ def test_wrong_files(tmp_path):
         "twice.csv": "products: 'twice.csv': two columns have the same name",
         "false.parquet": "products: 'false.parquet': ",
         "cut.jsonl.gz": "products: 'cut.jsonl.gz': ",
+        "quote.csv": "products: 'quote.csv': field larger than field limit",
+        "p.parquet.gz": "products: 'p.parquet.gz' cannot be read",
         "sheet.xlsx": r"products: 'sheet.xlsx' cannot be read; allowed are .csv, .tsv, .jsonl, each also with .gz, and .parquet",
     }.items():
         with pytest.raises(ValueError, match=message):

@@ -84,7 +84,7 @@ def test_tiny_lexicon_loads(tiny_lexicon):
         "300 ml": ("300 มล.",),
         "1.5 l": ("1.5 ลิตร",),
     }
-    assert words.romanised.forms["measure"]["300 ml"] == ("300 ml",)
+    assert words.romanised.forms["measure"]["300 ml"] == ("300 ml",)  # as in English, where the language has no Latin form of its own
     assert words.wrappers == (("", " ราคาถูก"),) and words.romanised.wrappers == (("", " thuk"),)
     shirt = load_catalogue(folder).types["shirt"]
     assert shirt.axes["measure"] == ("size S", "size M") and (shirt.department, shirt.category) == ("clothing", "tops")
@@ -104,6 +104,16 @@ def _put(*path_and_value):
             files[key] = value
 
     return change
+
+
+def test_romanised_measures_are_the_latin_ones_of_the_language(tiny_lexicon):
+    words = load_words("th", tiny_lexicon(lambda files: files["th"]["units"].update(ml=["{n} มล.", "{n}ml", "{n} cc"])))
+    assert words.romanised.forms["measure"] == {
+        "size S": ("size S",),
+        "size M": ("size M",),
+        "300 ml": ("300ml", "300 cc"),
+        "1.5 l": ("1.5 L",),
+    }
 
 
 SHIRT = ("types", "departments", "clothing", "tops", "shirt")

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from lira_hf.catalogue import letters
-from lira_hf.catalogue.composition import Intent, compose_query
+from lira_hf.catalogue.composition import OWN_WORDS, Intent, compose_query
 from lira_hf.catalogue.lexicon import load_catalogue, load_words
 from lira_hf.catalogue.noise import CLEAN, ENCODINGS, disturb, slices_of
 from lira_hf.languages import LANGUAGES
@@ -121,15 +121,16 @@ def test_thai_layout_goes_back():
 
 
 def test_code_mixing_mixes(queries):
+    english = load_words("en").forms
     for code in LANGUAGES:
         for seed, clean in queries(code, 100):
             query = disturb(clean, load_words(code), load_words("en"), Random(seed), "code_mixed")
             if query.slice == CLEAN:
                 continue
-            english = load_words("en").forms
             old, new = clean.slots, query.surface.slots
             swapped = [slot for slot in new if new[slot] != old[slot]]
             assert swapped and all(new[slot] in english[slot][clean.values[slot]] for slot in swapped)
+            assert not set(swapped) & set(OWN_WORDS)
             assert len(swapped) <= max(1, round(len(old) / 2))
 
 

@@ -153,7 +153,7 @@ def _worlds(draw):
     return catalogue, products, Intent(draw(st.sampled_from(list(types))), wanted)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(world=_worlds(), seed=st.integers(0, 3))
 def test_judgements_are_the_grades_of_any_corpus(world, seed):
     catalogue, products, intent = world

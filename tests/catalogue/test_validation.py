@@ -390,6 +390,10 @@ PLANTS: dict[str, tuple[Callable[[Set], Any], set[str]]] = {
     "README gone": (lambda data: (data.root / "README.md").unlink(), {"missing-readme"}),
     "no configs": (lambda data: data.text("README.md", "configs:", "settings:"), {"readme-configs"}),
     "front matter not YAML": (lambda data: data.text("README.md", "pretty_name: ", "pretty_name: ]"), {"readme-configs"}),
+    "front matter with a date that is none": (
+        lambda data: data.text("README.md", "pretty_name: ", "made: 2026-02-30\npretty_name: "),
+        {"readme-configs"},
+    ),
     "config unknown": (
         lambda data: data.text("README.md", "config_name: th-corpus", "config_name: th-korpus"),
         {"readme-unknown-config", "readme-missing-config"},

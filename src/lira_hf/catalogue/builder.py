@@ -80,13 +80,22 @@ def build(
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ValueError(f"workers: {workers!r} is not allowed; give an integer of at least 1")
     output = Path(output)
-    identity = {"size": size, "seed": seed, "languages": codes, "desk": json.loads(json.dumps(asdict(desk or Desk())))}
+    desk = desk or Desk()
+    identity = {
+        "size": size,
+        "seed": seed,
+        "languages": codes,
+        "desk": json.loads(json.dumps(asdict(desk))),
+        "words and code": _fingerprint(),
+    }
     if _stands_already(output, identity):
         return output
     for code in (ENGLISH.code, *codes):
         load_words(code)  # a mistake in a word shows now, not after minutes
-    parts = [Part(code, split, SIZES[size], seed, desk or Desk()) for code in codes for split in SPLITS]
-    with _workplace(output, {**identity, "words and code": _fingerprint()}) as place:
+    parts = [Part(code, split, SIZES[size], seed, desk) for code in codes for split in SPLITS]
+    with _workplace(output, identity) as place:
+        if _stands_already(output, identity):  # somebody finished it while we came to the lock
+            return output
         root, records = place / "data", place / "records"
         units = [unit for part in parts for unit in _units(part)]
         done = _write_units(root, records, units, workers, progress)
@@ -113,7 +122,8 @@ def _stands_already(output: Path, identity: Mapping[str, Any]) -> bool:
         found = {key: record[key] for key in identity}
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(f"output: {str(output)!r} exists and is no data set of this program; give a new or empty folder") from None
-    differing = [f"{key} {found[key]!r}, not {identity[key]!r}" for key in identity if found[key] != identity[key]]
+    differing = [f"{key} {found[key]!r}, not {identity[key]!r}" for key in ("size", "seed", "languages") if found[key] != identity[key]]
+    differing += [f"other {key}" for key in ("desk", "words and code") if found[key] != identity[key]]
     if differing:
         raise ValueError(f"output: {str(output)!r} holds {'; '.join(differing)}; give a new or empty folder")
     return True
@@ -133,8 +143,9 @@ def _workplace(output: Path, plan: Mapping[str, Any]) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ValueError(f"output: {str(output)!r} is being built by another process; wait for it, or give another folder") from None
-        if not (place / "plan.json").exists() or json.loads((place / "plan.json").read_text()) != plan:
-            for old in ("data", "records", "plan.json"):  # of another size or seed, or made by other words
+        if _plan_of(place) != plan:  # another size or seed, or other words
+            (place / "plan.json").unlink(missing_ok=True)  # first, so that a build killed here leaves no plan to believe
+            for old in ("records", "data"):
                 shutil.rmtree(place / old, ignore_errors=True)
             (place / "records").mkdir()
             (place / "plan.json").write_text(json.dumps(plan))
@@ -142,12 +153,20 @@ def _workplace(output: Path, plan: Mapping[str, Any]) -> Iterator[Path]:
         shutil.rmtree(place)
 
 
+def _plan_of(place: Path) -> Any:
+    """The plan that an earlier build left; None where there is none, or half of one."""
+    try:
+        return json.loads((place / "plan.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
 @functools.cache
 def _fingerprint() -> str:
-    """A digest of the words and the code of this package: an unfinished build made by others is of no use."""
+    """A digest of the words and the code of this package: a data set made by others is not what would be built now."""
     folder = Path(__file__).parent
     files = sorted([*folder.glob("*.py"), *folder.glob("lexicon/*.yaml")])
-    return hashlib.sha256("".join(map(_hash, files)).encode()).hexdigest()
+    return hashlib.sha256("".join(map(_hash, files)).encode()).hexdigest()[:16]
 
 
 def _units(part: Part) -> Iterator[Unit]:

@@ -14,7 +14,7 @@ from random import Random
 from statistics import NormalDist
 from typing import Annotated, NamedTuple
 
-from annotated_types import Ge, Interval, MinLen
+from annotated_types import Ge, Interval, Len
 
 from lira_hf.catalogue.composition import choose, pick
 from lira_hf.catalogue.lexicon import Catalogue, Words
@@ -39,7 +39,7 @@ class Candidate(NamedTuple):
 
 
 Share = Annotated[float, Interval(ge=0, le=1)]  # checked where a desk is read from a file
-STRICT = {"extra": "forbid"}
+STRICT = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,30 @@ class Critic:
     pragmatic: tuple[float, float] = (9.0, 0.4)
     stiff: tuple[float, float] = (7.0, 0.4)  # the pragmatic score of words in source order
 
+    __hash__ = object.__hash__  # equal critics need not share their cache
+
     def score(self, errors: Sequence[str], literal: bool, rng: Random) -> tuple[int, int, int]:
         """The three scores of a candidate with these `errors` (keys of `severity`), integers from 1 to 10, in the order of `AXES`."""
-        severity = sum([self.severity[error] for error in errors])
-        scores = []
-        for base, weight in (self.semantic, self.emotional, self.stiff if literal else self.pragmatic):
-            score = base - weight * severity + self.sigma * NORMAL[int(rng.random() * 1024)]
-            scores.append(1 if score < 1 else 10 if score > 10 else round(score))
-        return tuple(scores)
+        draw = int(rng.random() * 2**30)  # ten bits for each of the three
+        semantic, emotional, pragmatic = self._expected(tuple(errors), literal)
+        return (
+            _to_scale(semantic + self.sigma * NORMAL[draw & 1023]),
+            _to_scale(emotional + self.sigma * NORMAL[draw >> 10 & 1023]),
+            _to_scale(pragmatic + self.sigma * NORMAL[draw >> 20]),
+        )
+
+    @functools.cache  # noqa: B019 - a critic lives as long as its build, and the same few errors come again and again
+    def _expected(self, errors: tuple[str, ...], literal: bool) -> tuple[float, float, float]:
+        """The scores before the noise."""
+        severity = sum(self.severity[error] for error in errors)
+        semantic, emotional, pragmatic = (
+            base - weight * severity for base, weight in (self.semantic, self.emotional, self.stiff if literal else self.pragmatic)
+        )
+        return semantic, emotional, pragmatic
+
+
+def _to_scale(score: float) -> int:
+    return 1 if score < 1 else 10 if score > 10 else round(score)
 
 
 @dataclass(frozen=True)
@@ -112,7 +128,7 @@ class Desk:
 
     __pydantic_config__ = STRICT
 
-    translators: Annotated[tuple[Translator, ...], MinLen(1)] = TRANSLATORS
+    translators: Annotated[tuple[Translator, ...], Len(1, 8)] = TRANSLATORS
     candidates: Annotated[int, Ge(1)] = 4
     critic: Critic = Critic()
     hard_words: Share = 0.2
@@ -143,9 +159,7 @@ def perfect_translation(values: Mapping[str, str], english: Words) -> str:
     return " ".join(filter(None, [english.phrases[0].text(texts), values.get("code", "")]))
 
 
-def translate(
-    source: Source, catalogue: Catalogue, english: Words, rng: Random, *, types: frozenset[str], desk: Desk = Desk()
-) -> list[Candidate]:
+def translate(source: Source, catalogue: Catalogue, english: Words, rng: Random, *, types: frozenset[str], desk: Desk = Desk()) -> list[Candidate]:
     """The candidates of `source`, each from another translator, in no order.
 
     `types` are the product types a wrong sense may name (a training row must not name a held-out one). Texts differ,
@@ -242,28 +256,29 @@ def _read(
 def _errors(source: Source, translator: Translator, hard: Collection[str], hard_misread: float, rng: Random) -> dict[str, str]:
     """The slots that go wrong, and how: a key of `Critic.severity`."""
     errors: dict[str, str] = {}
+    random, harmed, dropped, wrong_value = rng.random, source.harmed, translator.dropped, translator.wrong_value
     for slot in source.values:
-        if slot in KEPT:
-            continue
-        if slot == "brand":  # never misread: Latin letters, which noise spares
-            if rng.random() < translator.lost_brand:
-                errors[slot] = "dropped"
-            continue
-        wrong = "type" if slot == "type" else "attribute"
-        if slot in hard and rng.random() < hard_misread:
-            errors[slot] = f"hard {wrong}"
-        elif slot in source.harmed and rng.random() < translator.misread:
-            if source.typed_through and rng.random() < LEFT_AS_TYPED:
+        if slot in hard and random() < hard_misread:
+            errors[slot] = "hard type" if slot == "type" else "hard attribute"
+        elif slot in harmed and random() < translator.misread:
+            if source.typed_through and random() < LEFT_AS_TYPED:
                 errors[slot] = "untranslated"
-            else:  # a text without its type says nothing
-                errors[slot] = "dropped" if slot != "type" and rng.random() < 0.5 else wrong
+            elif slot == "type":  # a text without its type says nothing
+                errors[slot] = "type"
+            else:
+                errors[slot] = "dropped" if random() < 0.5 else "attribute"
         elif slot == "type":
-            if rng.random() < translator.wrong_type:
-                errors[slot] = wrong
-        elif rng.random() < translator.dropped:
+            if random() < translator.wrong_type:
+                errors[slot] = "type"
+        elif slot == "brand":  # never misread: Latin letters, which noise spares
+            if random() < translator.lost_brand:
+                errors[slot] = "dropped"
+        elif slot in KEPT:
+            continue
+        elif random() < dropped:
             errors[slot] = "dropped"
-        elif rng.random() < translator.wrong_value:
-            errors[slot] = wrong
+        elif random() < wrong_value:
+            errors[slot] = "attribute"
     return errors
 
 
@@ -302,15 +317,14 @@ def _realise(
 def _word(reading: Reading, source: Source, translator: Translator, english: Words, rng: Random, synonyms: bool) -> str:
     """`reading` in English words: the usual ones, or any that are known."""
     values, untranslated, extra = reading
-    known = english.forms
-    texts: dict[str, str] = {}
-    for slot, value in values.items():
-        if slot in known:
-            forms = known[slot][value]
-            texts[slot] = pick(forms, rng) if synonyms else forms[0]
-        elif slot != "promo":  # a brand, a code
-            texts[slot] = value
-    texts.update(untranslated)
+    known = english.forms  # it has neither brands nor codes: they are their own words
+    if synonyms:
+        texts = {slot: pick(known[slot][value], rng) if slot in known else value for slot, value in values.items()}
+    else:
+        texts = {slot: known[slot][value][0] if slot in known else value for slot, value in values.items()}
+    texts.pop("promo", None)
+    if untranslated:
+        texts.update(untranslated)
     if translator.source_order:
         order = dict.fromkeys((*source.values, *values))  # the order of the source, then what was invented
         parts = [texts[slot] for slot in order if slot in texts]

@@ -24,6 +24,7 @@ TITLE_ATTRIBUTE = 0.8  # an attribute stands in the title, rather than in the te
 TITLE_PROMO = 0.4
 TITLE_CODE = 0.35  # the model code stands in the title, rather than at the end of the text
 TITLE_ENGLISH = 0.15  # a slot of a title in English, as shops write
+OWN_WORDS = ("brand", "code", "audience", "compatibility")  # never mixed in: English puts "for" before them, and shops here do not
 OWN_SCRIPT_BRAND = 0.3
 BARE_QUERY = 0.5  # the phrase alone, without "cheap" or "buy" around it
 QUERY_CODE = 0.6  # a query for one exact product gives its model code, rather than everything the product is
@@ -105,10 +106,10 @@ def variants(family: Family, catalogue: Catalogue) -> list[dict[str, str]]:
 
 
 def model_code(family: str) -> str:
-    """The code a maker prints on every member of a family, such as "XR-204"; `family` is its key."""
+    """The code a maker prints on every member of a family, such as "XR-2041"; `family` is its key."""
     number = digest(f"code|{family}")
     first, second = (CODE_LETTERS[number // 19**place % 19] for place in (0, 1))
-    return f"{first}{second}-{100 + number // 361 % 900}"
+    return f"{first}{second}-{1000 + number // 361 % 9000}"
 
 
 def pick(forms: Sequence[str], rng: Random) -> str:
@@ -122,12 +123,6 @@ def pick(forms: Sequence[str], rng: Random) -> str:
 def choose(items: Sequence[T], rng: Random) -> T:
     """One of `items`, of which there is at least one; several times faster than `rng.choice`, for millions of draws."""
     return items[int(rng.random() * len(items))]
-
-
-def in_english(slot: str, value: str, english: Words, rng: Random) -> str:
-    """A slot's value as an English word amid another language: an audience keeps the "for" that English orders put before it."""
-    word = word_of(slot, value, english, rng)
-    return f"for {word}" if slot == "audience" else word
 
 
 def word_of(slot: str, value: str, words: Words, rng: Random | None = None) -> str:
@@ -182,7 +177,7 @@ def compose_title(product: Product, words: Words, english: Words, rng: Random, c
         said = product.values  # the whole family is spelt out, and it belongs to `split`
     values = {"type": product.type, **said}
     texts = {
-        slot: in_english(slot, value, english, rng) if slot != "brand" and rng.random() < TITLE_ENGLISH else word_of(slot, value, words, rng)
+        slot: word_of(slot, value, english if slot not in OWN_WORDS and rng.random() < TITLE_ENGLISH else words, rng)
         for slot, value in values.items()
     }
     if words.promos and rng.random() < TITLE_PROMO:

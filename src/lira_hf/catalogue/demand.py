@@ -8,7 +8,7 @@ from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from lira_hf.catalogue.composition import Intent, Product, choose
 from lira_hf.catalogue.lexicon import Catalogue
@@ -45,14 +45,25 @@ def kind_of(intent: Intent, catalogue: Catalogue) -> str:
     return next((slot for slot in ("brand", "compatibility") if slot in intent.wanted), "attribute" if intent.wanted else "type")
 
 
+class Rack(NamedTuple):
+    """Product types to draw from: the products of each, and the popularity of the types, summed up."""
+
+    shelves: tuple[Sequence[Product], ...]
+    ends: tuple[float, ...]
+
+    def draw(self, rng: Random) -> Product:
+        """A product of a type drawn by popularity."""
+        return choose(self.shelves[min(bisect(self.ends, rng.random() * self.ends[-1]), len(self.shelves) - 1)], rng)
+
+
 @dataclass(frozen=True)
 class Demand:
-    """The intents of `split` that some products answer. `shelves` hold the products of a type, `ends` the summed popularity."""
+    """The intents of `split` that some products answer. `every` and `compatible` (those with that axis) are its types."""
 
     split: str
     catalogue: Catalogue
-    shelves: tuple[Sequence[Product], ...]
-    ends: tuple[float, ...]
+    every: Rack
+    compatible: Rack
 
     @classmethod
     def for_stock(cls, products: Iterable[Product], split: str, catalogue: Catalogue) -> Demand:
@@ -61,36 +72,38 @@ class Demand:
         for product in products:
             shelves.setdefault(product.type, []).append(product)
         weights = popularity(catalogue)
-        ends = tuple(itertools.accumulate(weights[type_id] for type_id in shelves))
-        return cls(split, catalogue, tuple(shelves.values()), ends)
+        racks = [
+            Rack(tuple(shelves[name] for name in names), tuple(itertools.accumulate(weights[name] for name in names)))
+            for names in (list(shelves), [name for name in shelves if "compatibility" in catalogue.types[name].axes])
+        ]
+        return cls(split, catalogue, *racks)
 
     def draw(self, rng: Random) -> tuple[Intent, Product]:
         """An intent of the split, and a product that answers it fully.
 
         Raises ValueError when the products answer no intent of the split (there are too few of them).
         """
-        for attempt in range(TRIES if self.shelves else 0):
+        for attempt in range(TRIES if self.every.shelves else 0):
             if attempt % SHAPE_TRIES == 0:  # drawn once for many products: kinds that seldom fit the split would else be too rare
                 kind = _choose(rng, KINDS)
+                if kind == "compatibility" and not self.compatible.shelves:
+                    kind = "attribute"
                 count = _choose(rng, WANTED) if kind == "attribute" else rng.randrange(BESIDE + 1)
-            shelf = self.shelves[min(bisect(self.ends, rng.random() * self.ends[-1]), len(self.shelves) - 1)]
-            product = choose(shelf, rng)
+            product = (self.compatible if kind == "compatibility" else self.every).draw(rng)
             wanted = self._wanted(product, kind, count, rng)
-            if wanted is not None and bucket(product.type, wanted, self.catalogue) == self.split:
+            if bucket(product.type, wanted, self.catalogue) == self.split:
                 return Intent(product.type, wanted), product
-        held = sum(map(len, self.shelves))
+        held = sum(map(len, self.every.shelves))
         raise ValueError(f"products: none of these {held} answers an intent of the split {self.split!r}; give more")
 
-    def _wanted(self, product: Product, kind: str, count: int, rng: Random) -> dict[str, str] | None:
-        """Wanted values of an intent of `kind`, or None where the product has no such value."""
+    def _wanted(self, product: Product, kind: str, count: int, rng: Random) -> dict[str, str]:
+        """Wanted values of an intent of `kind`."""
         if kind == "type":
             return {}
         attributes = product.attributes
         if kind == "exact":
             fixed = (axis for axis in attributes if axis not in self.catalogue.variants)
             return {"brand": product.brand, **{axis: attributes[axis] for axis in fixed}}
-        if kind == "compatibility" and kind not in attributes:
-            return None
         wanted = {kind: product.brand} if kind == "brand" else {kind: attributes[kind]} if kind in attributes else {}
         open_axes = [axis for axis in attributes if axis not in wanted]
         for left in range(len(open_axes), max(len(open_axes) - count, 0), -1):

@@ -136,12 +136,13 @@ def load_words(language: str, folder: Path = LEXICON) -> Words:
     if "romanised" in raw:
         problems += _check_section(raw["romanised"] or {}, catalogue, "romanised.", ("phrases", "queries"))
     _refuse(file, problems)
-    romanised = None
+    measures, romanised = _measures(raw["units"], catalogue), None
     if "romanised" in raw:
-        # On a phone a measure is typed as in English ("500 ml"), so only the words need a romanised form.
-        measures = load_words(ENGLISH.code, folder).forms.get("measure", {})
-        romanised = _words(language, raw["romanised"], measures, {}, None)
-    return _words(language, raw, _measures(raw["units"], catalogue), brands, romanised)
+        # On a phone a measure is typed as shops print it in Latin letters ("500 ml"), or as in English where they do not.
+        english = load_words(ENGLISH.code, folder).forms.get("measure", {})
+        latin = {measure: tuple(form for form in forms if form.isascii()) or english[measure] for measure, forms in measures.items()}
+        romanised = _words(language, raw["romanised"], latin, {}, None)
+    return _words(language, raw, measures, brands, romanised)
 
 
 def _words(language: str, raw: Mapping, measures: Mapping, brands: Mapping, romanised: Words | None) -> Words:
@@ -171,7 +172,7 @@ def _measures(units: Mapping[str, list[str]], catalogue: Catalogue) -> dict[str,
 # --- reading and checking: each check returns the list of its problems, so that one error can name them all ---------
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """Refuses a key written twice: YAML keeps the last one, and a correction of the first would do nothing."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -186,7 +187,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path.name}: there is no such file in the lexicon folder {path.parent}")
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a safe loader, see above
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506 - a safe loader, see above
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path.name}: not readable as UTF-8 YAML: {error}") from error
     if not isinstance(raw, dict):

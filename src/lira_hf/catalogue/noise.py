@@ -16,7 +16,7 @@ from random import Random
 from typing import NamedTuple
 
 from lira_hf.catalogue import letters
-from lira_hf.catalogue.composition import Surface, choose, in_english, word_of, wrap
+from lira_hf.catalogue.composition import OWN_WORDS, Surface, choose, pick, word_of, wrap
 from lira_hf.catalogue.lexicon import Words
 from lira_hf.catalogue.templates import Piece, join_pieces
 
@@ -121,7 +121,7 @@ def _respell(text: str, language: str, rng: Random) -> str:
 def code_mixed(clean: Surface, words: Words, english: Words, rng: Random) -> list[Piece] | None:
     """Some slots in English, the others and the order of words as they are."""
     slots = clean.slots
-    swaps = {slot: in_english(slot, clean.values[slot], english, rng) for slot in slots if slot not in RESERVED}
+    swaps = {slot: pick(english.forms[slot][clean.values[slot]], rng) for slot in slots if slot not in OWN_WORDS}
     open_slots = [slot for slot, text in swaps.items() if text != slots[slot]]
     if not open_slots:
         return None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from lira_hf.catalogue.composition import Intent, Product
+from lira_hf.catalogue.composition import Intent, Product, choose
 from lira_hf.catalogue.lexicon import Catalogue
 
 EXACT, SUBSTITUTE, COMPLEMENT, IRRELEVANT = 3, 2, 1, 0
@@ -103,7 +103,7 @@ def judgements(intent: Intent, shelves: Shelves, rng: Random) -> tuple[list[int]
             numbers += found
             grades += [COMPLEMENT] * len(found)
     missing = max(ZEROS, JUDGED - len(numbers))
-    zeros = unfit if len(unfit) <= missing else rng.sample(unfit, missing)
+    zeros = unfit if len(unfit) <= missing else _some(unfit, missing, rng)
     for pool in (shelves.departments.get(type_.department, range(0)), range(shelves.size)):
         if len(zeros) < missing:
             zeros = zeros + _others(pool, {*numbers, *zeros}, missing - len(zeros), rng)
@@ -133,10 +133,18 @@ def _others(pool: range, taken: set[int], count: int, rng: Random) -> list[int]:
     """`count` numbers of `pool` that are not in `taken`, or all there are."""
     if len(pool) < 4 * (count + len(taken)):
         free = [number for number in pool if number not in taken]
-        return free if len(free) <= count else rng.sample(free, count)
+        return free if len(free) <= count else _some(free, count, rng)
     found: dict[int, None] = {}  # a big pool: trying is faster than listing it
     while len(found) < count:
-        number = pool.start + int(rng.random() * len(pool))
+        number = choose(pool, rng)
         if number not in taken:
             found[number] = None
+    return list(found)
+
+
+def _some(numbers: Sequence[int], count: int, rng: Random) -> list[int]:
+    """`count` of `numbers`, of which there are more."""
+    found: dict[int, None] = {}
+    while len(found) < count:
+        found[choose(numbers, rng)] = None
     return list(found)

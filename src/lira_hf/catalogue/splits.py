@@ -78,7 +78,7 @@ def bucket(type_id: str, values: Mapping[str, str], catalogue: Catalogue) -> str
 
     Values that spell out a whole family go where the family goes: a query that names brand, material and all else
     may read like a title, and would else meet it in another split. The hash is a sum over what is said, so that a
-    million draws need no string each; its highest bits, after a multiplication, depend on every term.
+    million draws need no string each; the upper bits, after a multiplication, depend on every term.
     """
     total, slots, unseen = _of_type(type_id, catalogue)
     for slot in slots if slots <= values.keys() else values:

@@ -35,7 +35,7 @@ The person who made this folder imported it from their own files ({files}) with 
 
 {notes}
 
-What was refused, and why, is counted in `import.json` and listed in `refused.jsonl`.
+What was refused, and why, is counted in `import.json` and listed in `refused.jsonl`; these two are not published.
 """
 
 
@@ -93,8 +93,8 @@ def _tables(language: str, shelf: pd.DataFrame, asked: pd.DataFrame) -> dict[str
 
 
 def _hashes(root: Path) -> dict[str, str]:
-    """Relative path → sha256 of every file under `root`."""
-    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    """Relative path → sha256 of every table under `root`; the card is left to be edited, and the other files stay at home."""
+    paths = sorted(root.rglob("*.parquet"))
     return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 

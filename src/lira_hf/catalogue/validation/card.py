@@ -34,7 +34,7 @@ def check_card(folder: Path, tables: Sequence[Table], counts: Counts, found: Fin
     _check_count_tables(text, counts, found)
     try:
         configs, said = _front_matter(text)
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         found.add("readme-configs", path.name, f"the front matter cannot be read ({type(error).__name__}: {one_line(error)})")
         return
     _check_configs(folder, configs, tables, found)
@@ -51,7 +51,7 @@ def _front_matter(text: str) -> tuple[dict[str, dict[str, list[str]]], dict[tupl
     configs: dict[str, dict[str, list[str]]] = {}
     for config in header["configs"]:
         paths = {entry["split"]: entry["path"] for entry in config["data_files"]}
-        configs[config["config_name"]] = {split: [path] if isinstance(path, str) else list(path) for split, path in paths.items()}
+        configs[config["config_name"]] = {split: [path] if isinstance(path, str) else list(map(str, path)) for split, path in paths.items()}
     infos = header.get("dataset_info") or []
     infos = [infos] if isinstance(infos, dict) else infos
     return configs, {(info.get("config_name"), split["name"]): split["num_examples"] for info in infos for split in info.get("splits") or ()}

@@ -15,6 +15,7 @@ from lira_hf.catalogue.rows import SIZES
 from lira_hf.catalogue.validation.findings import Findings
 from lira_hf.languages import LANGUAGES
 
+UNLISTED = {"build.json", "README.md", "import.json", "refused.jsonl"}  # an imported set does not list them, and people edit its card
 Code = Literal[tuple(LANGUAGES)]
 Counts = Mapping[str, Mapping[str, Counter[str]]]  # language → split → what is counted → how many, as in build.json
 
@@ -73,7 +74,7 @@ def check_files(folder: Path, record: Record, progress: bool, found: Findings) -
     for name, path in tqdm(files.items(), desc="checksums", unit="file", disable=not progress):
         hidden = any(part.startswith(".") for part in Path(name).parts)  # .git, .cache, .gitattributes: a checkout's own
         if name not in record.sha256:
-            if name != "build.json" and not hidden:
+            if name not in UNLISTED and not hidden:
                 found.add("unlisted-file", name, "build.json does not list it")
             continue
         with path.open("rb") as file:
