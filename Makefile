@@ -7,7 +7,7 @@ help:  ## what can be made
 	python3.11 -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip setuptools wheel -c constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[eval,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[eval,llm,dev]'
 	@touch $@
 
 quickstart: .venv/ready  ## the main job, from nothing to a trained model, on the CPU (about 5 minutes)

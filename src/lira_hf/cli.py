@@ -13,6 +13,22 @@ data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="LazRetriev
 app.add_typer(data, name="data")
 
 Languages = Annotated[str | None, typer.Option(help="Codes with commas, such as th,vi; all seven by default.")]
+Input = Annotated[
+    Path,
+    typer.Argument(metavar="INPUT", help="Folder of a data set, a CSV, TSV, JSONL or Parquet file (text, language[, id]), or an earlier OUTPUT."),
+]
+Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the store and the result; the same command goes on where it was killed.")]
+Model = Annotated[str, typer.Option(help="A Hub id or folder; with --endpoint the model's name there.")]
+EndpointUrl = Annotated[
+    str | None, typer.Option(help="Base URL of an OpenAI-compatible server, such as http://localhost:8000/v1; key in OPENAI_API_KEY.")
+]
+Concurrency = Annotated[int, typer.Option(min=1, help="Requests in flight at the endpoint.")]
+Timeout = Annotated[float, typer.Option(help="Seconds for a request.")]
+Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only the I-th (from 0) of N equal parts of the texts, and only the store.")]
+Merge = Annotated[list[Path] | None, typer.Option(help="OUTPUT of another run, such as of another shard; may be repeated.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Ask again for what failed in earlier runs.")]
+PriceIn = Annotated[float | None, typer.Option(help="Price of a million tokens read.")]
+PriceOut = Annotated[float | None, typer.Option(help="Price of a million tokens written.")]
 
 
 @app.command()
@@ -111,6 +127,67 @@ def publish(
     typer.echo(f"published {publish_dataset(folder, repo_id, private)}")
 
 
+@app.command()
+def translate(
+    input: Input,
+    output: Output,
+    model: Model,
+    endpoint: EndpointUrl = None,
+    candidates: Annotated[int, typer.Option(min=1, max=64, help="Distinct translations of each text, at most.")] = 4,
+    languages: Languages = None,
+    decoding: Annotated[str, typer.Option(help="Of a local model: beams or sampling.")] = "beams",
+    brands: Annotated[Path | None, typer.Option(help="File with names to look for in the translations, one a line.")] = None,
+    concurrency: Concurrency = 8,
+    timeout: Timeout = 60.0,
+    shard: Shard = None,
+    merge: Merge = None,
+    retry_failed: RetryFailed = False,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+) -> None:
+    """Translates queries and products into English, several candidates each; several translators may share an OUTPUT."""
+    from lira_hf.translation.endpoint import Endpoint
+    from lira_hf.translation.running import translate
+    from lira_hf.translation.summary import render_summary
+    from lira_hf.translation.translators import LocalTranslator, PromptedTranslator
+
+    options = {"languages": codes(languages), "shard": part(shard), "retry_failed": retry_failed, "price": price(price_in, price_out)}
+    names = lines("brands", brands)
+    if endpoint is None:
+        translator = LocalTranslator.from_pretrained(model, decoding=decoding)
+    else:
+        translator = PromptedTranslator(Endpoint(endpoint, model, concurrency=concurrency, timeout=timeout))
+    typer.echo("\n".join(render_summary(translate(input, output, translator, candidates, brands=names, merge=merge or (), **options))))
+
+
+@app.command()
+def judge(
+    input: Input,
+    output: Output,
+    model: Model,
+    endpoint: EndpointUrl = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each candidate is judged; from 2 on, agreement is reported.")] = 1,
+    languages: Languages = None,
+    concurrency: Concurrency = 8,
+    timeout: Timeout = 60.0,
+    shard: Shard = None,
+    merge: Merge = None,
+    retry_failed: RetryFailed = False,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+) -> None:
+    """Has a language model score the candidate translations in INPUT from 1 to 10 on three axes."""
+    from lira_hf.translation.critic import PromptedCritic
+    from lira_hf.translation.endpoint import Endpoint
+    from lira_hf.translation.local import LocalChat
+    from lira_hf.translation.running import judge
+    from lira_hf.translation.summary import render_summary
+
+    options = {"languages": codes(languages), "shard": part(shard), "retry_failed": retry_failed, "price": price(price_in, price_out)}
+    chat = LocalChat.from_pretrained(model) if endpoint is None else Endpoint(endpoint, model, concurrency=concurrency, timeout=timeout)
+    typer.echo("\n".join(render_summary(judge(input, output, PromptedCritic(chat), rounds, merge=merge or (), **options))))
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,
@@ -140,6 +217,28 @@ def evaluate(
 
 def codes(text: str | None) -> list[str] | None:
     return None if text is None else [code.strip() for code in text.split(",")]
+
+
+def part(text: str | None) -> tuple[int, int]:
+    """ "0/4" as (0, 4); None as the whole, (0, 1)."""
+    first, slash, count = (text or "0/1").partition("/")
+    if not (slash and first.isdecimal() and count.isdecimal()):
+        raise ValueError(f"--shard: {text!r} is not allowed; give I/N, such as 0/4")
+    return int(first), int(count)
+
+
+def price(of_input: float | None, of_output: float | None) -> tuple[float, float] | None:
+    return None if of_input is None and of_output is None else (of_input or 0.0, of_output or 0.0)
+
+
+def lines(option: str, path: Path | None) -> list[str]:
+    """The lines of a text file; none of None."""
+    if path is None:
+        return []
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--{option}: {str(path)!r} cannot be read ({error})") from None
 
 
 def assignments(option: str, given: list[str] | None) -> dict[str, str]:
