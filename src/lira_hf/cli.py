@@ -220,7 +220,7 @@ def codes(text: str | None) -> list[str] | None:
 
 
 def part(text: str | None) -> tuple[int, int]:
-    """ "0/4" as (0, 4); None as the whole, (0, 1)."""
+    """The shard that I/N names: (I, N); None is the whole, (0, 1)."""
     first, slash, count = (text or "0/1").partition("/")
     if not (slash and first.isdecimal() and count.isdecimal()):
         raise ValueError(f"--shard: {text!r} is not allowed; give I/N, such as 0/4")
