@@ -1,7 +1,8 @@
 """An epoch of stage 2 from cached features against the same epoch from text, and the memory of reading ten thousand to a million rows.
 
-Writes docs/results/features.json. The backbones have the shapes of multilingual-e5-small and bge-small-en-v1.5 (12 layers, 384 wide) with
-random weights, which take the same time; the recipe is configs/tiny.yaml's and, beside it, LiraConfig's own sizes.
+Writes docs/results/features.json. The backbones have the layers of multilingual-e5 and bge-en-v1.5, small (12 of width 384) or base (12 of
+768), with random weights, which take the same time. LiRA's own part has the sizes of configs/tiny.yaml, or those of LiraConfig: it is
+trained in both epochs, and is what an epoch from the cache spends its time on.
 """
 
 from __future__ import annotations
@@ -35,10 +36,13 @@ from lira_hf.modeling.processing_lira import Row
 from lira_hf.training import arguments
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-SHAPE = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 1536}
-RECIPES = {
-    "tiny": {"num_bins": 4, "width": 128, "fusion_layers": 1, "consistency_weight": 0.0},
-    "default": {"consistency_weight": 0.0},
+SMALL = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 1536}
+BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+TINY = {"num_bins": 4, "width": 128, "fusion_layers": 1}
+CASES = {  # the backbones, LiRA's own fields, the share of the queries
+    "tiny LiRA, small backbones": (SMALL, TINY, 1.0),
+    "default LiRA, small backbones": (SMALL, {}, 1.0),
+    "default LiRA, base backbones": (BASE, {}, 0.5),
 }
 MAX_LENGTH, BATCH, PRODUCTS = 64, 32, 4
 LANGUAGES = ["th", "id"]
@@ -47,7 +51,7 @@ LANGUAGES = ["th", "id"]
 # ---- an epoch ---------------------------------------------------------------------------------------------------------------
 
 
-def backbones(folder: Path, data: list[RetrievalData]) -> tuple[str, str]:
+def backbones(folder: Path, shape: dict, data: list[RetrievalData]) -> tuple[str, str]:
     """Two 12-layer encoders with tokenizers trained on the data."""
     paths = []
     for path in ("multilingual", "english"):
@@ -55,9 +59,9 @@ def backbones(folder: Path, data: list[RetrievalData]) -> tuple[str, str]:
         tokenizer, _ = build_tokenizer(path, [text for row in items for text in ([row.text] if path == "multilingual" else row.translations)], 0)
         torch.manual_seed(0)
         if path == "multilingual":
-            config = XLMRobertaConfig(vocab_size=len(tokenizer), pad_token_id=1, bos_token_id=0, eos_token_id=2, max_position_embeddings=260, **SHAPE)
+            config = XLMRobertaConfig(vocab_size=len(tokenizer), pad_token_id=1, bos_token_id=0, eos_token_id=2, max_position_embeddings=260, **shape)
         else:
-            config = BertConfig(vocab_size=len(tokenizer), **SHAPE)
+            config = BertConfig(vocab_size=len(tokenizer), **shape)
         AutoModel.from_config(config).save_pretrained(folder / path)
         tokenizer.save_pretrained(folder / path)
         paths.append(str(folder / path))
@@ -110,14 +114,16 @@ def measure_epochs(repetitions: int, queries: int, scratch: Path) -> dict:
     build(scratch / "data", "small", LANGUAGES, 0, progress=False)
     data = [read(scratch / "data", code, "train") for code in LANGUAGES]
     chosen = [query for queries_of in zip(*(part.queries for part in data), strict=True) for query in queries_of][:queries]
-    part = RetrievalData("th", chosen, {identifier: product for each in data for identifier, product in each.products.items()})
-    paths = backbones(scratch / "backbones", data)
-    processor = LiraProcessor.from_backbones(*paths, max_length=MAX_LENGTH)
+    products = {identifier: product for each in data for identifier, product in each.products.items()}
     found = {}
-    for name, fields in RECIPES.items():
+    for name, (shape, fields, share) in CASES.items():
+        part = RetrievalData("th", chosen[: max(1, int(share * len(chosen)))], products)
+        paths = backbones(scratch / f"backbones-{shape['hidden_size']}", shape, data)
+        processor = LiraProcessor.from_backbones(*paths, max_length=MAX_LENGTH)
         torch.manual_seed(0)
-        model = LiraForRetrieval.from_backbones(*paths, **fields)
-        read_rows = [query.row for query in chosen] + [part.products[i].row for query in chosen for i in query.judged if i in part.products]
+        model = LiraForRetrieval.from_backbones(*paths, consistency_weight=0.0, **fields)
+        read_rows = [query.row for query in part.queries]
+        read_rows += [products[identifier].row for query in part.queries for identifier in query.judged if identifier in products]
         started = time.perf_counter()
         store = fill(scratch / "features", model.lira, processor, read_rows)
         filling = time.perf_counter() - started
@@ -127,22 +133,24 @@ def measure_epochs(repetitions: int, queries: int, scratch: Path) -> dict:
         for _ in trange(repetitions, desc=f"epochs, {name}", unit="pair"):
             pairs.append({"text": epoch(model, processor, part, scratch), "cache": epoch(model, watched, part, scratch)})
             floors.append(watched.bytes / (len(floors) + 1) / bandwidth())
+        cache = [pair["cache"] for pair in pairs]
+        reading = watched.seconds / repetitions
         found[name] = {
-            "fields": fields,
-            "num_bins": model.config.num_bins,
-            "width": model.config.width,
-            "fusion_layers": model.config.fusion_layers,
-            "pairs": pairs,
-            "ratio": spread([pair["text"] / pair["cache"] for pair in pairs]),
-            "text_seconds": spread([pair["text"] for pair in pairs]),
-            "cache_seconds": spread([pair["cache"] for pair in pairs]),
-            "reading_seconds": watched.seconds / repetitions,
-            "floor_seconds": spread(floors),
-            "bytes": watched.bytes // repetitions,
-            "fill_seconds": filling,
+            "backbones": shape,
+            "lira": {field: getattr(model.config, field) for field in TINY},
+            "queries": len(part.queries),
             "texts": {path: len(shards) for path, shards in store.shards.items()},
+            "fill_seconds": filling,
+            "text_seconds": spread([pair["text"] for pair in pairs]),
+            "cache_seconds": spread(cache),
+            "ratio": spread([pair["text"] / pair["cache"] for pair in pairs]),
+            "reading_seconds": reading,
+            "ratio_without_reading": statistics.median(pair["text"] for pair in pairs) / (statistics.median(cache) - reading),
+            "bytes": watched.bytes // repetitions,
+            "floor_seconds": spread(floors),
+            "pairs": pairs,
         }
-    return {"queries": len(chosen), "batch": BATCH, "products_per_query": PRODUCTS, "max_length": MAX_LENGTH, "backbones": SHAPE, "recipes": found}
+    return {"batch": BATCH, "products_per_query": PRODUCTS, "max_length": MAX_LENGTH, "cases": found}
 
 
 def spread(values: list[float]) -> dict:
@@ -183,10 +191,10 @@ def measure_memory(sizes: list[int], scratch: Path, num_bins: int = 4, hidden: i
     for size in sizes:
         for start in tqdm(range(written, size, shard_rows), desc=f"writing {size:,} rows", unit="shard"):
             keys = torch.tensor([text_key(f"text {i}") for i in range(start, min(start + shard_rows, size))])
-            write_shard(folder / "shards", keys, torch.rand(len(keys), num_bins + 1, hidden))
+            write_shard(folder, keys, torch.rand(len(keys), num_bins + 1, hidden))
         written = size
         with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            task = functools.partial(read_all, folder, tuple(str(scratch / "backbones" / path) for path in ("multilingual", "english")), size)
+            task = functools.partial(read_all, folder, tuple(str(scratch / "backbones-384" / path) for path in ("multilingual", "english")), size)
             found.append(pool.submit(task).result())
     return found
 
@@ -196,19 +204,23 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--queries", type=int, default=128)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--threads", type=int, default=1, help="of torch; on a busy machine a second one makes small steps many times slower")
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as scratch:
         epochs = measure_epochs(arguments.repetitions, arguments.queries, Path(scratch))
         memory = measure_memory(sorted(arguments.rows), Path(scratch))
     machine = {"python": platform.python_version(), "torch": torch.__version__, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    machine["load"] = os.getloadavg()[2]  # other work on the machine: ratios are of pairs measured one after the other
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "features.json").write_text(json.dumps({**machine, "epoch": epochs, "memory": memory}, indent=2) + "\n")
-    for name, one in epochs["recipes"].items():
+    for name, one in epochs["cases"].items():
         ratio, floor, cache = one["ratio"], one["floor_seconds"]["median"], one["cache_seconds"]["median"]
         print(
             f"{name}: an epoch from text {one['text_seconds']['median']:.1f} s, from the cache {cache:.2f} s, of which reading "
-            f"{one['reading_seconds']:.3f} s: {ratio['median']:.1f} times faster ({ratio['lowest']:.1f} to {ratio['highest']:.1f}); "
+            f"{one['reading_seconds']:.3f} s: {ratio['median']:.1f} times faster ({ratio['lowest']:.1f} to {ratio['highest']:.1f}), "
+            f"{one['ratio_without_reading']:.1f} if reading took no time; "
             f"floor {floor:.4f} s ({one['bytes'] / 1e6:.0f} MB at the speed of memory)"
         )
     for one in memory:

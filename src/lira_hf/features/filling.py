@@ -177,10 +177,12 @@ def encode(
     )
     stream = itertools.compress(texts_of(plan.path, rows, processor), mine.tolist())
     with bar:
-        while texts := list(itertools.islice(stream, shard_rows)):
-            keys = torch.tensor([text_key(text) for text in texts])
-            write_shard(plan.folder / "shards", keys, encode_texts(model, processor, plan.path, texts, dtype, batch_tokens, bar), state.process_index)
-    backbone.to(home)
+        try:
+            while texts := list(itertools.islice(stream, shard_rows)):
+                found = encode_texts(model, processor, plan.path, texts, dtype, batch_tokens, bar)
+                write_shard(plan.folder, torch.tensor([text_key(text) for text in texts]), found, state.process_index)
+        finally:
+            backbone.to(home)
 
 
 def encode_texts(model: LiraModel, processor: LiraProcessor, path: str, texts: list[str], dtype: torch.dtype, batch_tokens: int, bar) -> torch.Tensor:
@@ -195,7 +197,8 @@ def encode_texts(model: LiraModel, processor: LiraProcessor, path: str, texts: l
         bar.update(len(index))
     if not (finite := rows.isfinite().flatten(1).all(-1)).all():
         text = texts[int(finite.int().argmin())]
-        raise ValueError(f"dtype: {str(dtype).removeprefix('torch.')} cannot hold the {path} features of {text!r}; choose bfloat16 or float32")
+        held = str(dtype).removeprefix("torch.")
+        raise ValueError(f"dtype: the {path} features of {text!r} are not finite in {held}; bfloat16 and float32 hold larger numbers")
     return rows
 
 

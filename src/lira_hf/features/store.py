@@ -6,6 +6,8 @@ import hashlib
 import itertools
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,14 @@ from lira_hf.modeling.processing_lira import Row
 
 
 def write_shard(folder: Path, keys: torch.Tensor, rows: torch.Tensor, writer: int = 0) -> Path:
-    """Adds a shard, whole or not at all: keys [n] int64, rows [n, S + 1, h]. writer: a number that no other process writes under."""
-    part = folder / f"{writer}.part"
-    save_file({"keys": keys, "rows": rows}, part)
+    """Adds a shard to a path's folder, whole or not at all: keys [n] int64, rows [n, S + 1, h].
+
+    writer: a number that no other process writes under."""
+    part = folder / "shards" / f"{writer}.part"
+    save_file({"keys": keys, "rows": rows}, part, metadata={"folder": folder.name})
     with open(part, "rb") as file:
         os.fsync(file.fileno())  # else a power cut could leave the name without the content
-    target = folder / f"{hashlib.sha256(keys.numpy().tobytes()).hexdigest()[:32]}.safetensors"
+    target = part.with_name(f"{hashlib.sha256(keys.numpy().tobytes()).hexdigest()[:32]}.safetensors")
     os.replace(part, target)
     return target
 
@@ -33,12 +37,22 @@ def shard_files(folder: Path) -> list[Path]:
     return sorted((folder / "shards").glob("*.safetensors"))
 
 
-def shard_keys(file: Path) -> np.ndarray:
+@contextmanager
+def opened(file: Path) -> Iterator[safe_open]:
+    """A shard that is whole and in its own folder."""
     try:
         with safe_open(file, "pt") as shard:
-            return shard.get_tensor("keys").numpy()
+            home, folder = (shard.metadata() or {}).get("folder"), file.parents[1].name
+            if home != folder:
+                raise ValueError(f"features: {file} is a shard of {home}, where texts were encoded otherwise; delete it and fill again")
+            yield shard
     except SafetensorError as error:
         raise ValueError(f"features: {file} is damaged ({error}); delete it and fill again") from None
+
+
+def shard_keys(file: Path) -> np.ndarray:
+    with opened(file) as shard:
+        return shard.get_tensor("keys").numpy()
 
 
 def rows_start(file: Path) -> int:
@@ -61,6 +75,9 @@ class Shards:
         self.dtype = getattr(torch, self.key["dtype"])
         self.row_bytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
         self.files = shard_files(self.folder)
+        for file in self.files:
+            with opened(file):
+                pass
         index = load_file(self._index())
         self.keys, self.shard, self.row, self.start = (index[name].numpy() for name in ("keys", "shard", "row", "start"))
 
