@@ -68,9 +68,13 @@ def plot(found: dict, path: Path) -> None:
     above.plot(rows, [shard["rows_per_second"] for shard in found["shards"]], marker="o", markersize=3)
     above.axhline(8000, linestyle="--", color="grey", linewidth=1)
     above.annotate("8,000", (rows[0], 8000), textcoords="offset points", xytext=(0, 3), color="grey")
-    above.set(ylabel="rows per second, one worker", ylim=(0, None), title=f"LazRetrieval mega: {found['rows']:,} rows, seven languages in turn")
+    above.set(
+        ylabel="rows per second, one worker",
+        ylim=(0, 1.15 * max(found["fastest_shard"], 8000)),
+        title=f"LazRetrieval mega: {found['rows']:,} rows, seven languages in turn",
+    )
     below.plot(rows, [shard["megabytes"] for shard in found["shards"]], marker="o", markersize=3, color="tab:orange")
-    below.set(xlabel="thousand training rows written", ylabel="resident memory, MB", ylim=(0, None))
+    below.set(xlabel="thousand training rows written", ylabel="resident memory, MB", ylim=(0, 1.3 * found["megabytes_last"]))
     figure.savefig(path, dpi=120)
 
 
