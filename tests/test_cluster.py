@@ -52,7 +52,7 @@ def speak(body, attempt):
 
 
 def slowly(body, attempt):
-    time.sleep(0.05)
+    time.sleep(0.1)
     return speak(body, attempt)
 
 

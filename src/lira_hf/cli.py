@@ -188,6 +188,14 @@ def judge(
     typer.echo("\n".join(render_summary(judge(input, output, PromptedCritic(chat), rounds, merge=merge or (), **options))))
 
 
+@app.command()
+def cluster(recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to run and where; configs/cluster.yaml explains every field.")]) -> None:
+    """Runs translate, judge or the feature cache as many tasks: on this machine, on Slurm or on Ray. Started again, it goes on."""
+    from lira_hf.cluster import launch, load_recipe
+
+    typer.echo(launch(load_recipe(recipe)))
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,

@@ -107,7 +107,7 @@ class Store:
 
     def _adopt(self, journal: Path) -> None:
         """Fold the journal of a process that is gone; leave that of a living one, which holds its lock."""
-        with contextlib.suppress(FileNotFoundError, BlockingIOError), journal.open("rb") as file:
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), journal.open("r+b") as file:  # NFS locks only what may be written
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(file.fileno()).st_nlink:  # else somebody adopted it between our two lines
                 self._fold(journal)
