@@ -59,6 +59,11 @@ def shards(folder: Path) -> dict[str, bytes]:
     return {f"{file.parents[1].name}/{file.name}": file.read_bytes() for file in sorted(folder.glob("*/shards/*"))}
 
 
+def umask() -> int:
+    os.umask(mask := os.umask(0))
+    return mask
+
+
 # ---- the same embeddings ---------------------------------------------------------------------------------------------------
 
 
@@ -69,6 +74,7 @@ def test_embeddings_from_the_cache_are_those_of_the_text(model, processor, tmp_p
         torch.testing.assert_close(embed(model, store, rows), embed(model, processor, rows), atol=tolerance, rtol=0)
     size = sum(file.stat().st_size for file in tmp_path.glob("*/shards/*"))
     assert store.batch(ROWS)["english_features"].dtype == getattr(torch, dtype)
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.rglob("*.safetensors")} == {0o666 & ~umask()}  # others may read a shared cache
     numbers = sum(TEXTS[path] * 5 * width for path, width in (("multilingual", 32), ("english", 24)))
     assert size == pytest.approx(numbers * getattr(torch, dtype).itemsize, rel=0.2)
 

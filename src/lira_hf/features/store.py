@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from lira_hf.features.keys import PATHS, cache_key, check_dtype, differences, key_folder, other_fillings, text_key
 from lira_hf.modeling import LiraModel, LiraProcessor
@@ -25,12 +25,17 @@ def write_shard(folder: Path, keys: torch.Tensor, rows: torch.Tensor, writer: in
 
     writer: a number that no other process writes under."""
     part = folder / "shards" / f"{writer}.part"
-    save_file({"keys": keys, "rows": rows}, part, metadata={"folder": folder.name})
-    with open(part, "rb") as file:
-        os.fsync(file.fileno())  # else a power cut could leave the name without the content
     target = part.with_name(f"{hashlib.sha256(keys.numpy().tobytes()).hexdigest()[:32]}.safetensors")
-    os.replace(part, target)
+    write_whole(part, target, {"keys": keys, "rows": rows}, {"folder": folder.name})
     return target
+
+
+def write_whole(part: Path, target: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    with open(part, "wb") as file:  # save_file would make a file that only its owner may read
+        file.write(save(tensors, metadata))
+        file.flush()
+        os.fsync(file.fileno())  # else a power cut could leave the name without the content
+    os.replace(part, target)
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -99,9 +104,7 @@ class Shards:
             start = np.array([rows_start(file) for file in self.files], dtype=np.int64)
             row = first - (sizes.cumsum() - sizes)[shard]
             arrays = {"keys": keys, "shard": shard.astype(np.int32), "row": row.astype(np.int32), "start": start}
-            part = target.with_suffix(f".{os.getpid()}.part")
-            save_file({name: torch.from_numpy(array) for name, array in arrays.items()}, part)
-            os.replace(part, target)
+            write_whole(target.with_suffix(f".{os.getpid()}.part"), target, {name: torch.from_numpy(array) for name, array in arrays.items()})
             for old in set(self.folder.glob("index-*.safetensors")) - {target}:
                 old.unlink(missing_ok=True)
         return target
