@@ -82,13 +82,15 @@ def import_files(
     locale: Annotated[str | None, typer.Option(help="The one locale to keep, where the files hold several.")] = None,
     validation: Annotated[float, typer.Option(help="Share of the queries, where the files give no such split.")] = 0.1,
     test: Annotated[float, typer.Option(help="As --validation.")] = 0.1,
+    share_products: Annotated[bool, typer.Option("--share-products", help="Leave a product in the corpus of every split that judges it.")] = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Imports a shop's own products, queries and judgements; says what it refused and why."""
     from lira_hf.catalogue.imports import import_shop
 
     grades = {label: int(value) if value.isdecimal() else value for label, value in assignments("grade", grade).items()}
-    options = {"columns": assignments("column", column), "grades": grades, "locale": locale, "validation": validation, "test": test, "seed": seed}
+    shares = {"validation": validation, "test": test, "share_products": share_products}
+    options = {"columns": assignments("column", column), "grades": grades, "locale": locale, "seed": seed, **shares}
     typer.echo(import_shop(products, queries, judgements, language, output, **options))
 
 

@@ -698,3 +698,17 @@ def test_attributes_in_every_form():
     assert json.loads(attributes("size : M|colour:red:dark", "blue")) == {"size": "M", "colour": "red:dark"}
     assert json.loads(attributes("{broken", "blue")) == {"colour": "blue"}
     assert json.loads(attributes("", "")) == {}
+
+
+def test_a_shop_whose_queries_share_their_products(tmp_path):
+    """Sixty queries for twenty products: to give each product to one split would leave train with nothing."""
+    judged = [f"kaos murah {n},p{m},{3 if m == n % 20 else 2}" for n in range(60) for m in range(20)]
+    (tmp_path / "judged.csv").write_text("\n".join(["query,product_id,grade", *judged]))
+    (tmp_path / "products.csv").write_text("\n".join(["id,title", *(f"p{n},kaos {n}" for n in range(20))]))
+    files = (tmp_path / "products.csv", None, tmp_path / "judged.csv", "id")
+    with pytest.raises(ValueError, match="share_products: the queries share so many products that train would lose"):
+        import_shop(*files, tmp_path / "none", progress=False)
+    report = import_shop(*files, tmp_path / "out", share_products=True, progress=False)
+    assert report.refused == {} and sum(counted["judgements"] for counted in report.counts.values()) == 1200
+    assert all(counted["products"] == 20 for counted in report.counts.values()) and set(report.counts) == set(SPLITS)
+    assert render_report(validate(tmp_path / "out", progress=False)) == ["no damage found"]

@@ -10,6 +10,7 @@ import pandas as pd
 from lira_hf.catalogue.imports.grading import graded, known_labels
 from lira_hf.catalogue.imports.reading import of_locale, own_columns, read
 from lira_hf.catalogue.imports.report import Report
+from lira_hf.catalogue.imports.splitting import share_products as shared
 from lira_hf.catalogue.imports.splitting import split_products, split_queries, spread_unjudged
 from lira_hf.catalogue.imports.tidying import products_of, queries_of
 from lira_hf.catalogue.imports.writing import write_folder
@@ -28,6 +29,7 @@ def import_shop(
     locale: str | None = None,
     validation: float = 0.1,
     test: float = 0.1,
+    share_products: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> Report:
@@ -35,8 +37,9 @@ def import_shop(
 
     `queries`: None, or the same file as `judgements`, where that one holds the queries' text too (ESCI). `columns`: {"products.title":
     "ten_san_pham"}, for names that `FIELDS` lacks. `grades`: {label: 0 to 3}, for labels that `GRADES` lacks. `locale`: the one ESCI
-    locale to keep. `validation`, `test`: shares of the queries, from 0, together below 1, for splits that are not given. Rows are numbered
-    as in a spreadsheet: the header is row 1. The folder appears when all is written, or not at all. Raises ValueError for a wrong
+    locale to keep. `validation`, `test`: shares of the queries, from 0, together below 1, for splits that are not given. `share_products`
+    leaves a product in the corpus of every split that judges it. Rows are numbered as in a spreadsheet: the header is row 1. The folder
+    appears when all is written, or not at all. Raises ValueError for a wrong
     argument, file or column, an `output` that exists, and where no query is left.
     """
     output = Path(output)
@@ -58,14 +61,17 @@ def import_shop(
     asked = _answered(asked, judged, "no relevant product", report)
     asked = split_queries(asked, {"validation": validation, "test": test}, seed, report)
     judged = _of_queries(judged, asked, report)
-    shelf, judged = split_products(shelf, asked, judged, report)
+    if share_products:
+        shelf = shared(shelf, asked, judged, report)
+    else:
+        shelf, judged = split_products(shelf, asked, judged, report)
     asked = _answered(asked, judged, "its relevant products are in the corpus of another split", report)
     judged = _of_queries(judged, asked, report)
     if asked.empty:
         reasons = [f"{kind}: {found['count']} {reason}" for kind, of_kind in report.refused.items() for reason, found in of_kind.items()]
         raise ValueError(f"judgements: no query with a relevant product is left ({'; '.join(reasons) or 'the files hold no rows'})")
     shelf = spread_unjudged(shelf, asked, seed, report)
-    write_folder(language, seed, [Path(path).name for path in files.values()], shelf, asked, judged, report, progress)
+    write_folder(language, seed, [Path(path).name for path in files.values()], shelf, asked, judged, report, progress, share_products)
     return report
 
 

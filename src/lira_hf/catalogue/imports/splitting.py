@@ -5,7 +5,9 @@ so that one query, however typed, is in one split, also when the files grow.
 
 Products: every family (own id, where none is given) is in one split: the first of test, validation, train that has a query to which it
 is relevant; else the first that judges it at all. Judgements that cross are dropped, so test keeps every relevant product and train pays;
-the report says how many it lost. Unjudged families are spread by hash (`SPREAD`), as distractors. A split without queries is not written.
+the report says how many it lost. Where train would lose most of its own, the import stops: then queries ask for the same few products, and
+`share_products` leaves a product in the corpus of every split that judges it, as the public sets do. Unjudged families are spread by
+hash (`SPREAD`), as distractors. A split without queries is not written.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from lira_hf.catalogue.splits import SPLITS, digest
 GIVEN = {"train": "train training", "validation": "validation valid val dev", "test": "test"}  # the names of given splits
 FIRST = dict(enumerate(("test", "validation", "train")))  # who gets a query or a family that several splits claim
 RANK = {split: rank for rank, split in FIRST.items()}
+MOST = 0.7  # of train's judgements above 0: an import that would lose more is of no use
 SPREAD = {"train": 0.5, "validation": 0.1, "test": 0.4}  # of the unjudged families: validation is read often, so its corpus is small
 
 
@@ -61,6 +64,12 @@ def split_products(shelf: pd.DataFrame, asked: pd.DataFrame, judged: pd.DataFram
     claims = rank[relevant].groupby(families[relevant]).min().combine_first(rank.groupby(families).min()).map(FIRST)
     shelf = shelf.assign(split=shelf["family_id"].map(claims))
     crossing = judged["product"].map(shelf.set_index("id")["split"]) != wanted
+    lost, of_train = crossing & relevant & (wanted == "train"), relevant & (wanted == "train")
+    if lost.sum() > MOST * of_train.sum():
+        raise ValueError(
+            f"share_products: the queries share so many products that train would lose {int(lost.sum()):,} of {int(of_train.sum()):,} judgements "
+            "above 0 to the other splits; share them between the splits (--share-products), or make validation and test smaller"
+        )
     for split in SPLITS:
         there = wanted == split
         if (lost := there & crossing).any():
@@ -69,6 +78,15 @@ def split_products(shelf: pd.DataFrame, asked: pd.DataFrame, judged: pd.DataFram
                 f"({int((lost & relevant).sum()):,} of {int((there & relevant).sum()):,} above 0), whose products are in another split"
             )
     return shelf, report.without("judgements", judged, crossing, "its product is in the corpus of another split")
+
+
+def share_products(shelf: pd.DataFrame, asked: pd.DataFrame, judged: pd.DataFrame, report: Report) -> pd.DataFrame:
+    """`shelf` with the column split and a row for every split that judges a product; unjudged products have no split yet."""
+    wanted = judged["query"].map(asked.set_index("id")["split"])
+    pairs = pd.DataFrame({"id": judged["product"], "split": wanted}).drop_duplicates()
+    shared = int(pairs["id"].duplicated().sum())
+    report.notes.append(f"splits: products may be in several, and {shared:,} times one is in another split's corpus too")
+    return shelf.merge(pairs, on="id", how="left")
 
 
 def spread_unjudged(shelf: pd.DataFrame, asked: pd.DataFrame, seed: int, report: Report) -> pd.DataFrame:

@@ -40,7 +40,15 @@ What was refused, and why, is counted in `import.json` and listed in `refused.js
 
 
 def write_folder(
-    language: str, seed: int, files: Sequence[str], shelf: pd.DataFrame, asked: pd.DataFrame, judged: pd.DataFrame, report: Report, progress: bool
+    language: str,
+    seed: int,
+    files: Sequence[str],
+    shelf: pd.DataFrame,
+    asked: pd.DataFrame,
+    judged: pd.DataFrame,
+    report: Report,
+    progress: bool,
+    shared_products: bool = False,
 ) -> None:
     """Write `report.output` and put it in place at once; fills `report.counts`. `files`: the names of those that were read."""
     output = report.output
@@ -60,7 +68,8 @@ def write_folder(
         (root / "refused.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in report.listed), encoding="utf-8")
         content = hashlib.sha256(json.dumps(_hashes(root)).encode()).hexdigest()
         (root / "README.md").write_text(_card(language, files, report, content[:16]), encoding="utf-8")
-        build = {"size": "imported", "seed": seed, "languages": [language], "counts": {language: report.counts}, "sha256": _hashes(root)}
+        shared = {"shared_products": True} if shared_products else {}  # validation would else take them for a leak
+        build = {"size": "imported", "seed": seed, **shared, "languages": [language], "counts": {language: report.counts}, "sha256": _hashes(root)}
         (root / "build.json").write_text(json.dumps(build, indent=2) + "\n", encoding="utf-8")
         root.chmod(0o755)  # mkdtemp makes folders that only their owner may read
         os.replace(root, output)

@@ -38,7 +38,7 @@ def validate(folder: str | Path, progress: bool = True) -> list[Damage]:
     with tqdm(total=sum(table.rows for table in everything), unit="row", unit_scale=True, disable=not progress) as bar:
         for code, of_language in tables.items():
             bar.set_description(code)
-            counts[code] = Language(code, of_language, record.built, record.recorded(code), found, bar).check()
+            counts[code] = Language(code, of_language, record.built, record.shared_products, record.recorded(code), found, bar).check()
     check_card(folder, everything, counts, found)
     check_counts(record, counts, found)
     check_files(folder, record, progress, found)

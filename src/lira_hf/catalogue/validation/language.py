@@ -59,11 +59,13 @@ class Rows:
 
 @dataclass
 class Language:
-    """The twelve tables of a language. `built`: by the builder, which promises more than an import."""
+    """The twelve tables of a language. `built`: by the builder, which promises more than an import; `shared_products`: an import that
+    left products in the corpora of several splits."""
 
     code: str
     tables: Mapping[tuple[str, str], Table]
     built: bool
+    shared_products: bool
     recorded: Mapping[str, Mapping[str, int]]  # what build.json counts, by split
     found: Findings
     bar: tqdm
@@ -79,9 +81,12 @@ class Language:
             listed = self._read("-queries", split, self._queries, of_split)
             self._read("-qrels", split, self._qrels, of_split.ids if of_split else listed, of_split, corpus)
         corpora, rows = ({split: one for split, one in found.items() if one} for found in (corpora, rows))
-        self._twice("duplicate-product", f"{self.code}-corpus", [corpus.ids for corpus in corpora.values()])
+        each = [[corpus.ids] for corpus in corpora.values()] if self.shared_products else [[corpus.ids for corpus in corpora.values()]]
+        for ids in each:
+            self._twice("duplicate-product", f"{self.code}-corpus", ids)
         self._twice("duplicate-query", self.code, [one.ids for one in rows.values()])
-        self._leaks("leaked-family", f"{self.code}-corpus", {split: (corpus.families, corpus.ids) for split, corpus in corpora.items()})
+        if not self.shared_products:
+            self._leaks("leaked-family", f"{self.code}-corpus", {split: (corpus.families, corpus.ids) for split, corpus in corpora.items()})
         self._leaks("leaked-intent", self.code, {split: (one.intents, one.ids) for split, one in rows.items()})
         self._leaks("leaked-query", self.code, {split: (one.wordings, one.alone) for split, one in rows.items()})
         return self.counts

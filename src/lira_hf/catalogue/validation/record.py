@@ -24,6 +24,7 @@ class Record(pydantic.BaseModel):
     """What validation needs of build.json. `counts`, `sha256`: None where there are none to compare with."""
 
     size: str = ""
+    shared_products: bool = False  # an import may leave a product in the corpus of every split that judges it
     languages: list[Code] = []
     counts: dict[Code, dict[str, dict[str, int]]] | None = None
     sha256: dict[str, str] | None = None
