@@ -51,6 +51,12 @@ LANGUAGES = ["th", "id"]
 # ---- an epoch ---------------------------------------------------------------------------------------------------------------
 
 
+def read_data(scratch: Path) -> list[RetrievalData]:
+    if not (scratch / "data").exists():
+        build(scratch / "data", "small", LANGUAGES, 0, progress=False)
+    return [read(scratch / "data", code, "train") for code in LANGUAGES]
+
+
 def backbones(folder: Path, shape: dict, data: list[RetrievalData]) -> tuple[str, str]:
     """Two 12-layer encoders with tokenizers trained on the data."""
     paths = []
@@ -111,8 +117,7 @@ def bandwidth() -> float:
 
 def measure_epochs(repetitions: int, queries: int, scratch: Path) -> dict:
     """Pairs of epochs, one from text and one from the cache, in turn; every ratio is of one pair."""
-    build(scratch / "data", "small", LANGUAGES, 0, progress=False)
-    data = [read(scratch / "data", code, "train") for code in LANGUAGES]
+    data = read_data(scratch)
     chosen = [query for queries_of in zip(*(part.queries for part in data), strict=True) for query in queries_of][:queries]
     products = {identifier: product for each in data for identifier, product in each.products.items()}
     found = {}
@@ -185,6 +190,7 @@ def read_all(folder: Path, processor_folders: tuple[str, str], rows: int, batch:
 
 def measure_memory(sizes: list[int], scratch: Path, num_bins: int = 4, hidden: int = 128, shard_rows: int = 4096) -> list[dict]:
     """Random features, written by the cache's own writer, and the memory of a process that reads them all."""
+    paths = backbones(scratch / "backbones-384", SMALL, read_data(scratch))
     folder, written, found = scratch / "many", 0, []
     (folder / "shards").mkdir(parents=True)
     (folder / "key.json").write_text(json.dumps({"num_bins": num_bins, "hidden_size": hidden, "dtype": "float32"}))
@@ -193,14 +199,16 @@ def measure_memory(sizes: list[int], scratch: Path, num_bins: int = 4, hidden: i
             keys = torch.tensor([text_key(f"text {i}") for i in range(start, min(start + shard_rows, size))])
             write_shard(folder, keys, torch.rand(len(keys), num_bins + 1, hidden))
         written = size
+        Shards(folder)  # makes the index, as a fill does at its end
         with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            task = functools.partial(read_all, folder, tuple(str(scratch / "backbones-384" / path) for path in ("multilingual", "english")), size)
+            task = functools.partial(read_all, folder, paths, size)
             found.append(pool.submit(task).result())
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--parts", nargs="+", choices=["epoch", "memory"], default=["epoch", "memory"], help="the other stays as it was")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--queries", type=int, default=128)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
@@ -208,14 +216,22 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as scratch:
-        epochs = measure_epochs(arguments.repetitions, arguments.queries, Path(scratch))
-        memory = measure_memory(sorted(arguments.rows), Path(scratch))
+    file = arguments.output / "features.json"
+    found = json.loads(file.read_text()) if file.exists() else {}
     machine = {"python": platform.python_version(), "torch": torch.__version__, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-    machine["load"] = os.getloadavg()[2]  # other work on the machine: ratios are of pairs measured one after the other
+    with tempfile.TemporaryDirectory() as scratch:
+        if "epoch" in arguments.parts:
+            found["epoch"] = measure_epochs(arguments.repetitions, arguments.queries, Path(scratch))
+            found["epoch"] |= machine | {"load": os.getloadavg()[2]}  # other work on the machine; a ratio is of two epochs in turn
+        if "memory" in arguments.parts:
+            found["memory"] = machine | {"sizes": measure_memory(sorted(arguments.rows), Path(scratch))}
     arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "features.json").write_text(json.dumps({**machine, "epoch": epochs, "memory": memory}, indent=2) + "\n")
-    for name, one in epochs["cases"].items():
+    file.write_text(json.dumps(found, indent=2) + "\n")
+    show(found)
+
+
+def show(found: dict) -> None:
+    for name, one in found.get("epoch", {"cases": {}})["cases"].items():
         ratio, floor, cache = one["ratio"], one["floor_seconds"]["median"], one["cache_seconds"]["median"]
         print(
             f"{name}: an epoch from text {one['text_seconds']['median']:.1f} s, from the cache {cache:.2f} s, of which reading "
@@ -223,7 +239,7 @@ def main() -> None:
             f"{one['ratio_without_reading']:.1f} if reading took no time; "
             f"floor {floor:.4f} s ({one['bytes'] / 1e6:.0f} MB at the speed of memory)"
         )
-    for one in memory:
+    for one in found.get("memory", {"sizes": []})["sizes"]:
         grown = one["megabytes_highest"] - one["megabytes_before"]
         print(
             f"{one['rows']:,} rows, {one['megabytes_on_disk']:,.0f} MB on disk: {grown:.1f} MB more resident while reading "

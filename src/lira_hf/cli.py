@@ -191,11 +191,23 @@ def judge(
 
 
 @app.command()
-def cluster(recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to run and where; configs/cluster.yaml explains every field.")]) -> None:
+def cluster(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to run and where; configs/cluster.yaml explains every field.")],
+) -> None:
     """Runs translate, judge or the feature cache as many tasks: on this machine, on Slurm or on Ray. Started again, it goes on."""
     from lira_hf.cluster import launch, load_recipe
 
     typer.echo(launch(load_recipe(recipe)))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def features(context: typer.Context, config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A recipe, as for train.")]) -> None:
+    """Fills a recipe's feature cache without training; under accelerate launch or torchrun, by several processes."""
+    from lira_hf.training import fill_features, load_parts, load_recipe
+
+    recipe = load_recipe(config, overrides(context.args))
+    model, processor, train, validation = load_parts(recipe)
+    fill_features(recipe, model, processor, [*train, *validation])
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
