@@ -54,7 +54,7 @@ class Size:
 SIZES = {
     "small": Size(Extent(1_200, 3, 2), Extent(160, 1, 2), Extent(240, 2, 2), types=240),
     "standard": Size(Extent(8_000, 6, 3), Extent(1_000, 2, 3), Extent(1_000, 4, 3)),  # 10,000 rows: the paper's LazRetrieval
-    "mega": Size(Extent(980_000, 6, 4), Extent(10_000, 4, 4), Extent(10_000, 6, 4)),  # a million: LazRetrieval-mega
+    "mega": Size(Extent(980_000, 6, 3), Extent(10_000, 3, 3), Extent(10_000, 6, 3)),  # a million: LazRetrieval-mega
 }
 
 

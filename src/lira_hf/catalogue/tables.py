@@ -41,6 +41,13 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "-queries": {"_id": "string", "text": "string"},
     "-qrels": {"query-id": "string", "corpus-id": "string", "score": "int32"},
 }
+# Leaf columns whose values come again and again, as Parquet names them; to look for repetitions in the others only costs time.
+REPEATED = {
+    "": ["language", "script", "slice.list.element", "translations.list.element.source", "product_ids.list.element"],
+    "-corpus": ["brand", "category_path", "family_id", "translations.list.element.source"],
+    "-queries": [],
+    "-qrels": ["query-id", "corpus-id"],
+}
 # A stream gives its first row when a whole group has come, so groups of the wide tables are small.
 GROUP_ROWS = {"": 2_000, "-corpus": 2_000, "-queries": 20_000, "-qrels": 100_000}
 
@@ -148,6 +155,6 @@ def _write(path: Path, suffix: str, table: pa.Table) -> int:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    pq.write_table(table, part, compression="zstd", row_group_size=GROUP_ROWS[suffix])
+    pq.write_table(table, part, compression="zstd", row_group_size=GROUP_ROWS[suffix], use_dictionary=REPEATED[suffix])
     os.replace(part, path)  # a killed build must not take half a shard for a whole one
     return table.num_rows
