@@ -153,13 +153,13 @@ def translate(
     from lira_hf.translation.summary import render_summary
     from lira_hf.translation.translators import LocalTranslator, PromptedTranslator
 
-    options = {"languages": codes(languages), "shard": part(shard), "retry_failed": retry_failed, "price": price(price_in, price_out)}
+    options = common(languages, shard, merge, retry_failed, price_in, price_out)
     names = lines("brands", brands)
     if endpoint is None:
         translator = LocalTranslator.from_pretrained(model, decoding=decoding)
     else:
         translator = PromptedTranslator(Endpoint(endpoint, model, concurrency=concurrency, timeout=timeout))
-    typer.echo("\n".join(render_summary(translate(input, output, translator, candidates, brands=names, merge=merge or (), **options))))
+    typer.echo("\n".join(render_summary(translate(input, output, translator, candidates, brands=names, **options))))
 
 
 @app.command()
@@ -169,6 +169,9 @@ def judge(
     model: Model,
     endpoint: EndpointUrl = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often each candidate is judged; from 2 on, agreement is reported.")] = 1,
+    decisions: Annotated[
+        bool, typer.Option("--decisions", help="Ask `transformers serve` for typed decisions instead of a written verdict.")
+    ] = False,
     languages: Languages = None,
     concurrency: Concurrency = 8,
     timeout: Timeout = 60.0,
@@ -179,15 +182,18 @@ def judge(
     price_out: PriceOut = None,
 ) -> None:
     """Has a language model score the candidate translations in INPUT from 1 to 10 on three axes."""
-    from lira_hf.translation.critic import PromptedCritic
+    from lira_hf.translation.critic import DecidingCritic, PromptedCritic
     from lira_hf.translation.endpoint import Endpoint
     from lira_hf.translation.local import LocalChat
     from lira_hf.translation.running import judge
     from lira_hf.translation.summary import render_summary
 
-    options = {"languages": codes(languages), "shard": part(shard), "retry_failed": retry_failed, "price": price(price_in, price_out)}
+    options = common(languages, shard, merge, retry_failed, price_in, price_out)
+    if decisions and endpoint is None:
+        raise ValueError("--decisions: only an endpoint of `transformers serve` takes them; give --endpoint too")
     chat = LocalChat.from_pretrained(model) if endpoint is None else Endpoint(endpoint, model, concurrency=concurrency, timeout=timeout)
-    typer.echo("\n".join(render_summary(judge(input, output, PromptedCritic(chat), rounds, merge=merge or (), **options))))
+    critic = DecidingCritic(chat) if decisions else PromptedCritic(chat)
+    typer.echo("\n".join(render_summary(judge(input, output, critic, rounds, **options))))
 
 
 @app.command()
@@ -249,8 +255,12 @@ def part(text: str | None) -> tuple[int, int]:
     return int(first), int(count)
 
 
-def price(of_input: float | None, of_output: float | None) -> tuple[float, float] | None:
-    return None if of_input is None and of_output is None else (of_input or 0.0, of_output or 0.0)
+def common(
+    languages: str | None, shard: str | None, merge: list[Path] | None, retry_failed: bool, price_in: float | None, price_out: float | None
+) -> dict:
+    """What `translate` and `judge` are told alike."""
+    price = None if price_in is None and price_out is None else (price_in or 0.0, price_out or 0.0)
+    return {"languages": codes(languages), "shard": part(shard), "merge": merge or (), "retry_failed": retry_failed, "price": price}
 
 
 def lines(option: str, path: Path | None) -> list[str]:
