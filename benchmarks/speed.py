@@ -10,7 +10,7 @@ import torch
 from transformers import BertConfig, XLMRobertaConfig
 
 from lira_hf.modeling import LiraConfig, LiraForRetrieval
-from lira_hf.modeling.modeling_lira import temporal_pooling
+from lira_hf.modeling.arca_lira import temporal_pooling
 from lira_hf.modeling.objectives_lira import soft_ndcg_loss
 
 REPEATS = 7

@@ -6,7 +6,7 @@ a process that has not imported this package."""
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoProcessor
 
 from lira_hf.modeling.configuration_lira import AUTO_MAP, LiraConfig
-from lira_hf.modeling.modeling_lira import CollapseError, LiraForPreTraining, LiraForRetrieval, LiraModel, LiraModelOutput
+from lira_hf.modeling.modeling_lira import CollapseError, LiraForPreTraining, LiraForRetrieval, LiraHead, LiraModel, LiraModelOutput
 from lira_hf.modeling.processing_lira import LiraProcessor
 
 # Makes save_pretrained copy the code files beside the weights.
@@ -21,5 +21,5 @@ AutoModelForPreTraining.register(LiraConfig, LiraForPreTraining, exist_ok=True)
 AutoProcessor.register(LiraConfig, LiraProcessor, exist_ok=True)
 
 __all__ = [
-    "AUTO_MAP", "CollapseError", "LiraConfig", "LiraForPreTraining", "LiraForRetrieval", "LiraModel", "LiraModelOutput", "LiraProcessor",
+    "AUTO_MAP", "CollapseError", "LiraConfig", "LiraForPreTraining", "LiraForRetrieval", "LiraHead", "LiraModel", "LiraModelOutput", "LiraProcessor",
 ]  # fmt: skip

@@ -25,7 +25,11 @@ CHOICES = {
     "baseline": ("expected", "none"),
     "queue": ("embeddings", "ema", "features", "none"),
 }
-AT_LEAST_ONE = ("num_bins", "width", "actor_width", "fusion_layers", "fusion_heads", "ndcg_k", "hinge_negatives", "collapse_patience")
+BACKBONES = ("multilingual", "english")
+AT_LEAST_ONE = (
+    "num_bins", "width", "actor_width", "fusion_layers", "fusion_heads", "ndcg_k", "hinge_negatives", "collapse_patience", "queue_hardest",
+    "queue_chunk",
+)  # fmt: skip
 WHOLE = (*AT_LEAST_ONE, "queue_size")
 POSITIVE = ("contrast_temperature", "rank_temperature", "gate_temperature")
 NOT_NEGATIVE = (
@@ -58,6 +62,9 @@ class LiraConfig(PreTrainedConfig):
         consistency_weight: weight of METHOD 2.5, where a perfect translation is given.
         path_dropout: probability with which training drops each path (ours).
         queue, queue_size, ema_decay: kind of the DocQueue, its entries, and the decay of the slow copy for `ema`.
+        queue_hardest: queued products that a query is compared with, its best-scoring ones (ours). queue_chunk: how many queued
+            features are embedded at a time.
+        trainable_backbones: backbones that are trained too, of multilingual and english; none by default.
         false_negative_cosine, false_negative_margin: an unjudged product is no negative when its cosine to a positive
             exceeds the first, or it outscores the best positive by more than the second.
         cross_language_negatives: whether products of another language than the query's count as negatives (ours).
@@ -111,10 +118,13 @@ class LiraConfig(PreTrainedConfig):
     path_dropout: float = 0.1
     queue: str = "none"
     queue_size: int = 1024
+    queue_hardest: int = 128
+    queue_chunk: int = 256
     ema_decay: float = 0.99
     false_negative_cosine: float = 0.95
     false_negative_margin: float = 0.1
     cross_language_negatives: bool = False
+    trainable_backbones: list[str] = field(default_factory=list)
 
     def __post_init__(self, **kwargs):
         # Every save, a Trainer checkpoint too, must open through each Auto class; save_pretrained alone names only the class saved.
@@ -139,6 +149,8 @@ class LiraConfig(PreTrainedConfig):
         for name in FRACTIONS:
             if not isinstance(getattr(self, name), (int, float)) or not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; a number from 0 to 1 is")
+        if not isinstance(self.trainable_backbones, (list, tuple)) or not set(self.trainable_backbones) <= set(BACKBONES):
+            raise ValueError(f"trainable_backbones: {self.trainable_backbones!r} is not allowed; a list of some of {', '.join(BACKBONES)} is")
         if self.path_dropout > 0.5:
             raise ValueError(f"path_dropout: {self.path_dropout!r} is not allowed; a number from 0 to 0.5 is (each path, and never both)")
         if self.width % self.fusion_heads:

@@ -1,4 +1,4 @@
-"""LiRA's models: two frozen backbones, Arca (pooling into bins, adaptor, actor), LaSR (fusion), and a head per stage.
+"""LiRA's models: two backbones, frozen unless asked otherwise, Arca, LaSR, and a head for every task.
 
 Letters in shape comments: B rows, K candidate translations, L tokens, S bins, d shared width, d_g and d_h widths of the
 multilingual and the English backbone, D = d_g + d_h, N rows really encoded, C candidate products, Q queries.
@@ -7,7 +7,6 @@ Beware: backbones are frozen in `LiraModel.train`, because `from_pretrained` giv
 calls `eval()`.
 """
 
-import copy
 import difflib
 import json
 from dataclasses import dataclass, fields
@@ -21,173 +20,31 @@ from transformers import initialization as init
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_TEXT_ENCODING_MAPPING
 from transformers.utils import ModelOutput, cached_file, logging
 
+from .arca_lira import Actor, Adaptor, Arca, sentence_pooling, temporal_pooling
 from .configuration_lira import LiraConfig
+from .lasr_lira import Lasr
 from .objectives_lira import (
-    DocQueue,
     anchor_loss,
+    closest_positives,
     collapse_figures,
     consistency_loss,
     contrastive_loss,
+    effective_negatives,
+    grades_of,
     hinge_loss,
+    judged_among,
     mean_variance_loss,
     policy_loss,
     soft_ndcg_loss,
     unsafe_negatives,
 )
+from .queues_lira import DocQueue, SlowCopy, first_of_each, gather_rows, processes
 
 logger = logging.get_logger(__name__)
-
-MIDDLE_SCORE = 5.5  # an unscored candidate counts as the middle of the critic's scale 1..10
 
 
 class CollapseError(RuntimeError):
     """Stage 1 maps everything to one point; the message names the cure."""
-
-
-# ---- from token states to bins -------------------------------------------------------------------------------------
-
-
-def temporal_pooling(states: Tensor, mask: Tensor, num_bins: int) -> Tensor:
-    """Averages the valid token states [N, L, h] (mask [N, L]) of each row into [N, S, h] (METHOD 1.1).
-
-    Bin s covers the valid tokens floor(s n / S) .. ceil((s + 1) n / S) - 1: bins overlap when n < S, none is empty, padding on
-    either side never enters. One prefix sum serves all bins. A row without a token gives zeros."""
-    mask = mask.bool()
-    order = mask.long().argsort(dim=-1, descending=True, stable=True)  # valid tokens first, in their order
-    states = states.float().masked_fill(~mask[..., None], 0).gather(1, order[..., None].expand_as(states))
-    prefix = F.pad(states.double().cumsum(1), (0, 0, 1, 0))  # [N, L + 1, h]; double: differences of long sums stay exact
-    count = mask.sum(-1, keepdim=True)  # [N, 1]
-    bins = torch.arange(num_bins, device=states.device)
-    start = bins * count // num_bins  # [N, S]
-    end = -((bins + 1) * count // -num_bins)  # ceiling division
-    pick = lambda place: prefix.gather(1, place[..., None].expand(-1, -1, states.shape[-1]))  # noqa: E731
-    return ((pick(end) - pick(start)) / (end - start).clamp_min(1)[..., None]).to(states.dtype)  # [N, S, h]
-
-
-def sentence_pooling(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """A backbone's own sentence vector [N, h], normalised, from token states [N, L, h]: mean, cls (first valid), last (last valid)."""
-    mask = mask.bool()
-    if pooling == "mean":
-        pooled = states.float().masked_fill(~mask[..., None], 0).sum(1) / mask.sum(-1, keepdim=True).clamp_min(1)
-    else:
-        place = mask.long().argmax(-1) if pooling == "cls" else mask.shape[1] - 1 - mask.long().flip(-1).argmax(-1)
-        pooled = states[torch.arange(len(states), device=states.device), place].float()
-    return F.normalize(pooled, dim=-1)
-
-
-# ---- Arca: one English-anchored space, and a choice among candidates --------------------------------------------------
-
-
-class Adaptor(nn.Module):
-    """One linear map per path, then one shared residual MLP (METHOD 1.2). States are layer-normalised first (ours): backbones
-    differ in scale by orders of magnitude."""
-
-    def __init__(self, config: LiraConfig):
-        super().__init__()
-        self.multilingual_norm = nn.LayerNorm(config.multilingual_config.hidden_size)
-        self.english_norm = nn.LayerNorm(config.english_config.hidden_size)
-        self.multilingual_projection = nn.Linear(config.multilingual_config.hidden_size, config.width)
-        self.english_projection = nn.Linear(config.english_config.hidden_size, config.width)
-        self.shared = nn.Sequential(
-            nn.LayerNorm(config.width), nn.Linear(config.width, 2 * config.width), nn.GELU(), nn.Linear(2 * config.width, config.width)
-        )
-
-    def forward(self, multilingual: Tensor, english: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, S, d_g] and [B, K, S, d_h] -> [B, S, d] and [B, K, S, d]."""
-        source = self.multilingual_projection(self.multilingual_norm(multilingual))
-        target = self.english_projection(self.english_norm(english))
-        return source + self.shared(source), target + self.shared(target)
-
-
-class Actor(nn.Module):
-    """One logit per candidate from its three scores and its similarity (METHOD 1.5), weights shared over candidates.
-
-    The logit is the critic's weighted mean plus a correction that starts at zero (ours): an untrained actor is the critic."""
-
-    def __init__(self, config: LiraConfig):
-        super().__init__()
-        self.weights = (config.reward_semantic, config.reward_emotional, config.reward_pragmatic)
-        self.unscored = nn.Parameter(torch.zeros(3))
-        self.correction = nn.Sequential(nn.Linear(4, config.actor_width), nn.GELU(), nn.Linear(config.actor_width, 1))
-
-    def critic(self, scores: Tensor) -> Tensor:
-        """0.1 (alpha s + beta e + gamma p) per candidate [B, K]; NaN scores count as the middle of the scale."""
-        weights = torch.tensor(self.weights, device=scores.device)
-        return 0.1 * (torch.nan_to_num(scores, nan=MIDDLE_SCORE) * weights).sum(-1)
-
-    def prior(self, scores: Tensor, english_pooled: Tensor, mask: Tensor) -> Tensor:
-        """The critic's logits [B, K]; ties go to the candidate nearest to the others in the frozen English space (ours), which no
-        order of candidates can change. Two candidates are equally near to one another: a fixed direction then decides, else rounding
-        would, and with it the order and the rest of the batch."""
-        unit = english_pooled * mask[..., None]  # [B, K, d_h]
-        agreement = (unit * unit.sum(1, keepdim=True)).sum(-1) / mask.sum(-1, keepdim=True).clamp_min(1)
-        direction = F.normalize(torch.arange(unit.shape[-1], device=unit.device).cos(), dim=0)
-        return self.critic(scores) + 1e-3 * (agreement + 0.1 * (unit * direction).sum(-1))
-
-    def forward(self, scores: Tensor, similarity: Tensor, prior: Tensor) -> Tensor:
-        """scores [B, K, 3] in 1..10, NaN where unscored; similarity [B, K] in [-1, 1]; prior [B, K] -> logits [B, K]."""
-        features = torch.where(scores.isnan(), self.unscored.expand_as(scores), 0.1 * torch.nan_to_num(scores))
-        return prior + self.correction(torch.cat([features, similarity[..., None]], -1).to(similarity.dtype))[..., 0]
-
-
-class Arca(nn.Module):
-    def __init__(self, config: LiraConfig):
-        super().__init__()
-        self.adaptor = Adaptor(config)
-        self.actor = Actor(config)
-
-
-# ---- LaSR: fusion into one embedding ---------------------------------------------------------------------------------
-
-
-class Lasr(nn.Module):
-    """normalise([w_g g; w_h h_a] + correction), the correction's last layer starting at zero (METHOD 2.1): at step 0 the embedding
-    is the frozen concatenation. Beside the read-out and z, the correction reads the concatenation itself (ours). `fusion="pooled"`
-    replaces the fused sequence by a residual MLP on the two sentence vectors."""
-
-    def __init__(self, config: LiraConfig):
-        super().__init__()
-        self.config = config
-        d, total = config.width, config.concat_dim
-        self.path_weight = nn.Parameter(torch.ones(2))
-        self.absent_multilingual = nn.Parameter(torch.zeros(config.multilingual_config.hidden_size))
-        self.absent_english = nn.Parameter(torch.zeros(config.english_config.hidden_size))
-        if config.fusion == "pooled":
-            self.correction = nn.Sequential(nn.LayerNorm(total), nn.Linear(total, 4 * d), nn.GELU(), nn.Linear(4 * d, total))
-        else:
-            self.language = nn.Embedding(len(config.languages) + 1, d)  # row 0 is `und`
-            self.position = nn.Embedding(2 * config.num_bins, d)  # a path embedding for each of its bins
-            self.absent = nn.Embedding(2, d)  # stands in for E of an absent path
-            layer = nn.TransformerEncoderLayer(d, config.fusion_heads, 4 * d, config.dropout, activation="gelu", batch_first=True, norm_first=True)
-            self.encoder = nn.TransformerEncoder(layer, config.fusion_layers, nn.LayerNorm(d), enable_nested_tensor=False)
-            self.base_norm, self.fused_norm = nn.LayerNorm(total), nn.LayerNorm(3 * d)
-            self.correction = nn.Sequential(nn.Linear(total + 3 * d, 4 * d), nn.GELU(), nn.Linear(4 * d, total))
-        self.projection = nn.Linear(total, config.embedding_dim, bias=False) if config.embedding_dim else None
-
-    def forward(self, source: Tensor, target: Tensor, source_pooled: Tensor, target_pooled: Tensor, present: Tensor, language_ids: Tensor) -> Tensor:
-        """source, target [B, S, d]: bin streams; *_pooled [B, d_g], [B, d_h]: sentence vectors; present [B, 2]: which path is there;
-        language_ids [B], 0 for `und` -> embeddings [B, d_out], L2-normalised; zero at step 0 for a row with neither path."""
-        base = torch.cat(
-            [
-                torch.where(present[:, :1], self.path_weight[0] * source_pooled, self.absent_multilingual),
-                torch.where(present[:, 1:], self.path_weight[1] * target_pooled, self.absent_english),
-            ],
-            -1,
-        )  # [B, D]
-        if self.config.fusion == "pooled":
-            correction = self.correction(base)
-        else:
-            bins = torch.cat([source, target], 1) + self.position.weight  # [B, 2S, d]
-            sequence = torch.cat([self.language(language_ids)[:, None], bins], 1)  # [B, 2S + 1, d]
-            masked = F.pad(~present.repeat_interleave(self.config.num_bins, dim=1), (1, 0))  # the language token is always there
-            fused = self.encoder(sequence, src_key_padding_mask=masked)[:, 0]  # [B, d]
-            means = torch.where(present[..., None], torch.stack([source.mean(1), target.mean(1)], 1), self.absent.weight)  # [B, 2, d]
-            read_out = self.fused_norm(torch.cat([fused, means.flatten(1)], -1))  # [B, 3d]
-            correction = self.correction(torch.cat([self.base_norm(base), read_out], -1))
-        vector = base + self.config.correction_scale * correction
-        vector = torch.where(present.any(-1, keepdim=True), vector, vector.detach())  # normalising a zero row: a gradient of 1e12
-        embedding = F.normalize(vector, dim=-1)
-        return embedding if self.projection is None else F.normalize(self.projection(embedding), dim=-1)
 
 
 # ---- outputs -----------------------------------------------------------------------------------------------------------
@@ -308,15 +165,20 @@ class LiraModel(LiraPreTrainedModel):
 
     def train(self, mode: bool = True):
         super().train(mode)
-        for backbone in (self.multilingual, self.english):
-            backbone.eval().requires_grad_(False)
+        for path in ("multilingual", "english"):
+            freeze(getattr(self, path), mode, path in self.config.trainable_backbones)
         return self
 
-    @torch.no_grad()
     def encode_path(self, path: str, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids [N, L] of one path, "multilingual" or "english" -> bins [N, S, h] and sentence vectors [N, h], both float32.
-        Rows without a token are not encoded and come back as zeros."""
-        backbone, rows = getattr(self, path), attention_mask.bool().any(-1)
+        Rows without a token are not encoded and come back as zeros. A frozen backbone runs without gradient."""
+        backbone = getattr(self, path)
+        learns = any(parameter.requires_grad for parameter in backbone.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+            return self._encode(path, backbone, input_ids, attention_mask)
+
+    def _encode(self, path: str, backbone: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        rows = attention_mask.bool().any(-1)
         hidden = backbone.config.hidden_size
         bins = torch.zeros(len(rows), self.config.num_bins, hidden, device=input_ids.device)
         pooled = torch.zeros(len(rows), hidden, device=input_ids.device)
@@ -446,6 +308,17 @@ class LiraModel(LiraPreTrainedModel):
         return self.fuse(self.encode_features(batch))
 
 
+def freeze(backbone: PreTrainedModel, training: bool, trainable: bool) -> None:
+    """Sets a backbone's mode: frozen and in eval mode, but for LoRA's own weights; or, if it is trainable, like any model."""
+    adapters = [parameter for name, parameter in backbone.named_parameters() if "lora_" in name]
+    if not trainable:
+        marks = [parameter.requires_grad for parameter in adapters]
+        backbone.requires_grad_(False)
+        for parameter, mark in zip(adapters, marks, strict=True):
+            parameter.requires_grad_(mark)
+    backbone.train(training and (trainable or any(parameter.requires_grad for parameter in adapters)))
+
+
 def auto_class(config):
     """The Auto class that opens a backbone: where a text-encoder class exists (T5, mT5, BERT ...) that one, else AutoModel."""
     return AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
@@ -484,6 +357,17 @@ class LiraHead(LiraPreTrainedModel):
         self._measured.clear()
         return means
 
+    def across(self, tensor: Tensor, fill: float = 0) -> Tensor:
+        """The rows of all processes that train together (see gather_rows), so that N of them equal one with N times the batch."""
+        return gather_rows(tensor, fill) if self.training else tensor
+
+    def queue_state(self) -> dict[str, Tensor]:
+        """What a checkpoint needs beside the weights: queues and slow copies. Never part of a published model."""
+        return {}
+
+    def load_queue_state(self, state: dict[str, Tensor]) -> None:
+        """Takes back what queue_state gave."""
+
 
 class LiraForPreTraining(LiraHead):
     """Stage 1 (Arca): policy loss + eta * anchor loss + kappa * contrastive loss (METHOD 1.8)."""
@@ -496,35 +380,36 @@ class LiraForPreTraining(LiraHead):
         """inputs as of LiraModel. The loss counts rows that have a text and a candidate; there must be at least one."""
         features = self.lira.encode_features(inputs)
         _, _, output = self.lira.anchor(features)
-        mask = features["candidate_mask"] & features["text_mask"][:, None]  # [B, K]
-        rows = mask.any(-1)
         if not return_loss:
             return output
-        if not rows.any():
-            raise ValueError("translations: no row of the batch has both a text and a candidate; stage 1 anchors one to the other")
         config = self.config
         rewards = self.lira.arca.actor.critic(features["translation_scores"].float()) + config.reward_similarity * output.similarity.detach()
-        policy = policy_loss(output.actor_logits, rewards, mask, config.policy, config.baseline)
-        chosen = output.english_embeds[torch.arange(len(rows), device=rows.device), output.choice][rows]  # [n, d]
-        source = output.multilingual_embeds[rows]
+        chosen = output.english_embeds[torch.arange(len(rewards), device=rewards.device), output.choice]  # [B, d]
+        mask = self.across(features["candidate_mask"] & features["text_mask"][:, None])  # [B, K]; from here on, B counts all processes
+        logits, rewards, choice = self.across(output.actor_logits, -torch.inf), self.across(rewards), self.across(output.choice)
+        rows = mask.any(-1)
+        if not rows.any():
+            raise ValueError("translations: no row of the batch has both a text and a candidate; stage 1 anchors one to the other")
+        logits, rewards, mask, choice = logits[rows], rewards[rows], mask[rows], choice[rows]
+        source, chosen = self.across(output.multilingual_embeds)[rows], self.across(chosen)[rows]  # [n, d]
+        policy = policy_loss(logits, rewards, mask, config.policy, config.baseline)
         anchor = anchor_loss(source, chosen)
         contrast = contrastive_loss(source, chosen, config.contrast_temperature)
         output.loss = policy + config.anchor_weight * anchor + config.contrast_weight * contrast
         output.losses = {"policy": policy.detach(), "anchor": anchor.detach(), "contrast": contrast.detach()}
         if self.training:
-            self._watch(output, rewards, mask, source.detach(), chosen.detach())
+            self.measure(**{f"loss_{name}": value for name, value in output.losses.items()})
+            self._watch(logits, rewards, mask, choice, source.detach(), chosen.detach())
         return output
 
     @torch.no_grad()
-    def _watch(self, output: LiraModelOutput, rewards: Tensor, mask: Tensor, source: Tensor, chosen: Tensor) -> None:
-        rows = mask.any(-1)
-        log_policy = output.actor_logits[rows].log_softmax(-1)
-        entropy = -(log_policy.exp() * log_policy.masked_fill(~mask[rows], 0)).sum(-1).mean()
-        reward = rewards[rows].gather(-1, output.choice[rows][:, None]).mean()
+    def _watch(self, logits: Tensor, rewards: Tensor, mask: Tensor, choice: Tensor, source: Tensor, chosen: Tensor) -> None:
+        log_policy = logits.log_softmax(-1)
+        entropy = -(log_policy.exp() * log_policy.masked_fill(~mask, 0)).sum(-1).mean()
+        reward = rewards.gather(-1, choice[:, None]).mean()
         distance = (F.normalize(source, dim=-1) - F.normalize(chosen, dim=-1)).norm(dim=-1)
         p50, p95 = torch.quantile(distance, torch.tensor([0.5, 0.95], device=distance.device))
         self.measure(
-            **{f"loss_{name}": value for name, value in output.losses.items()},
             reward=reward, actor_entropy=entropy, epsilon1_p50=p50, epsilon1_p95=p95, epsilon1_max=distance.max(),
         )  # fmt: skip
         if len(source) < 2:
@@ -548,7 +433,7 @@ class LiraForRetrieval(LiraHead):
     def __init__(self, config: LiraConfig):
         super().__init__(config)
         self.queue = DocQueue(config.queue_size) if config.queue != "none" and config.queue_size else None
-        self._slow: tuple[Arca, Lasr] | None = None  # a tuple, so that it is no submodule and never published
+        self.slow = SlowCopy(config.ema_decay) if config.queue == "ema" else None
 
     def forward(
         self,
@@ -558,6 +443,7 @@ class LiraForRetrieval(LiraHead):
         family_ids: Tensor | None = None,
         judged_product_ids: Tensor | None = None,
         judged_family_ids: Tensor | None = None,
+        judged_relevances: Tensor | None = None,
         references: dict[str, Tensor] | None = None,
         product_references: dict[str, Tensor] | None = None,
         return_loss: bool = True,
@@ -567,123 +453,153 @@ class LiraForRetrieval(LiraHead):
 
         Args:
             products: inputs of the step's C products. relevances: [Q, C] grades, -1 where unjudged.
-            product_ids, family_ids: [C] long. judged_product_ids, judged_family_ids: [Q, J] long, padded with -1: all that the
-                query's judgements name, in the step or not; their copies in the queue are no negatives.
+            product_ids, family_ids: [C] long, not negative. judged_product_ids, judged_family_ids: [Q, J] long, padded with -1: all that
+                the query's judgements name, in the step or not; their copies in the queue are no negatives.
+            judged_relevances: [Q, J] grades of judged_product_ids. They stand in for relevances, and several processes that train
+                together need them to know the grades of each other's products.
             references, product_references: inputs of the perfect translations as both text and candidate, [Q] and [C] rows, for the
                 consistency term; rows without one have neither path."""
-        queries = self.lira.fuse(self.lira.encode_features(inputs))
+        output = self.lira.fuse(self.lira.encode_features(inputs))
         if products is None or not return_loss:
-            return queries
-        if relevances is None or relevances.shape[0] != len(queries.embeddings):
-            raise ValueError(f"relevances: {None if relevances is None else tuple(relevances.shape)} must be [queries, products]")
+            return output
         features = self.lira.encode_features(products)
-        found = self.lira.fuse(features).embeddings  # [C, D]
-        candidates, ids = self._with_queue(found, features, product_ids, family_ids, training=self.training)
-        language, query_language = ids.pop("language"), inputs.get("language_ids")
-        gains = F.pad(relevances, (0, len(candidates) - len(found)), value=-1)  # [Q, C + queued]
+        own = self.lira.fuse(features).embeddings  # [C, D]
+        # From here on, Q and C count the queries and products of all processes, each product once.
+        queries, found = self.across(output.embeddings), self.across(own)
+        ids = {"product": product_ids, "family": family_ids, "language": features["language_ids"]}
+        ids = {name: self.across(values) for name, values in ids.items() if values is not None}
+        judged = {"product": judged_product_ids, "family": judged_family_ids}
+        judged = {name: self.across(values, -1) for name, values in judged.items() if values is not None and name in ids}
+        gains = self._gains(relevances, judged_relevances, judged.get("product"), ids.get("product"), output.embeddings, own)
+        once = first_of_each(ids["product"]) if self.training and processes() > 1 and "product" in ids else slice(None)
+        found, gains, ids = found[once], gains[:, once], {name: values[once] for name, values in ids.items()}
+        languages = inputs.get("language_ids")
+        languages = None if languages is None or self.config.cross_language_negatives else self.across(languages)
 
-        scores = queries.embeddings @ candidates.T  # [Q, C]
-        same_judged = torch.zeros_like(gains, dtype=torch.bool)
-        for name, judged in (("product", judged_product_ids), ("family", judged_family_ids)):
-            if judged is not None and ids.get(name) is not None:
-                same_judged |= torch.stack([torch.isin(ids[name], row[row >= 0]) for row in judged])
-        unsafe = unsafe_negatives(scores, gains, candidates, same_judged, self.config.false_negative_cosine, self.config.false_negative_margin)
-        mask = ~unsafe
-        if query_language is not None and not self.config.cross_language_negatives:
-            mask = mask & ((gains >= 0) | (query_language[:, None] == language))
+        scores = queries @ found.T  # [Q, C]
+        closest = closest_positives(found.detach(), gains, found.detach())
+        allowed = torch.ones_like(gains, dtype=torch.bool) if languages is None else (gains >= 0) | (languages[:, None] == ids["language"])
+        same = self._same_judged(judged, ids, gains)
+        if self.training and self.queue is not None and self.queue.filled:
+            past = self._hardest(queries, found, gains, judged, languages)  # M queued products a query: C becomes C + M
+            gains = F.pad(gains, (0, past[0].shape[1]), value=-1)
+            scores, closest, allowed, same = (torch.cat(pair, 1) for pair in zip((scores, closest, allowed, same), past, strict=True))
+
         config = self.config
+        unsafe = unsafe_negatives(scores, gains, closest, same, config.false_negative_cosine, config.false_negative_margin)
+        mask = allowed & ~unsafe
         losses = {
             "ndcg": soft_ndcg_loss(scores, gains, mask, config.ndcg_k, config.rank_temperature, config.gate_temperature),
             "hinge": hinge_loss(scores, gains, mask, config.hinge_margin, config.hinge_negatives),
-            "mean_variance": mean_variance_loss(torch.cat([queries.embeddings, found])),
+            "mean_variance": mean_variance_loss(torch.cat([queries, found])),
         }
         weights = {"ndcg": 1.0, "hinge": config.hinge_weight, "mean_variance": config.mean_variance_weight, "consistency": config.consistency_weight}
-        pairs = [(queries.embeddings, references), (found, product_references)]
-        terms = [self._consistency(own, given) for own, given in pairs if given is not None and config.consistency_weight]
+        pairs = [(output.embeddings, references), (own, product_references)]
+        terms = [self._consistency(*pair) for pair in pairs if pair[1] is not None and config.consistency_weight]
         if terms:
             losses["consistency"] = torch.stack(terms).mean()
-        queries.loss = sum(weights[name] * loss for name, loss in losses.items())
-        queries.losses = {name: loss.detach() for name, loss in losses.items()}
-        unjudged = (gains < 0).sum().clamp_min(1)
+        output.loss = sum(weights[name] * loss for name, loss in losses.items())
+        output.losses = {name: loss.detach() for name, loss in losses.items()}
+        negatives = mask & (gains <= 0)
         self.measure(
-            **{f"loss_{name}": value for name, value in queries.losses.items()},
-            dropped_negatives=unsafe.sum() / unjudged, negatives=(mask & (gains <= 0)).sum(-1).float().mean(),
+            **{f"loss_{name}": value for name, value in output.losses.items()},
+            dropped_negatives=unsafe.sum() / (allowed & (gains < 0)).sum().clamp_min(1), negatives=negatives.sum(-1).float().mean(),
+            effective_negatives=effective_negatives(scores, gains, negatives, config.rank_temperature),
         )  # fmt: skip
         if self.training and self.queue is not None:
-            self._enqueue(found, features, product_ids, family_ids)
-        return queries
+            self._enqueue(found, features, ids, once)
+        return output
+
+    def _gains(self, relevances, judged_relevances, judged, product_ids, queries: Tensor, products: Tensor) -> Tensor:
+        """Grades [Q, C] of all processes' products for all their queries, -1 where unjudged or unknown."""
+        if relevances is None and (judged_relevances is None or judged is None or product_ids is None):
+            raise ValueError("relevances: None; give them, or judged_relevances with judged_product_ids and product_ids")
+        if relevances is not None and relevances.shape != (len(queries), len(products)):
+            raise ValueError(f"relevances: {tuple(relevances.shape)} must be [queries, products], {(len(queries), len(products))}")
+        gains = None
+        if relevances is not None:
+            rank = torch.distributed.get_rank() if processes() > 1 else 0
+            owner = self.across(torch.full((len(products),), rank, device=products.device))  # [C]
+            gains = relevances.new_full((len(queries), len(owner)), -1)
+            gains[:, owner == rank] = relevances
+            gains = self.across(gains, -1)
+        if judged_relevances is not None and judged is not None and product_ids is not None:
+            known = grades_of(judged, self.across(judged_relevances, -1), product_ids)
+            gains = known if gains is None else torch.where(gains < 0, known.to(gains), gains)
+        return gains
+
+    def _same_judged(self, judged: dict[str, Tensor], ids: dict[str, Tensor], like: Tensor) -> Tensor:
+        """Which candidates [Q, C] share a product or family id with one of the query's judged products."""
+        same = torch.zeros(len(like), len(ids["language"]), dtype=torch.bool, device=like.device)
+        for name, values in judged.items():
+            if name in ids:
+                same |= judged_among(values, ids[name])
+        return same
 
     def _consistency(self, embeddings: Tensor, references: dict[str, Tensor]) -> Tensor:
         """METHOD 2.5: embeddings [B, D] against those of their perfect translations, read without gradient, noise or dropout."""
         features = self.lira.encode_features(references)
-        given = features["text_mask"] & features["candidate_mask"].any(-1)
+        given = self.across(features["text_mask"] & features["candidate_mask"].any(-1))
         if not given.any():
             return embeddings.sum() * 0
         self.lira.lasr.eval()
         with torch.no_grad():
             target = self.lira.fuse(features).embeddings
         self.lira.lasr.train(self.training)
-        return consistency_loss(embeddings[given], target[given])
+        return consistency_loss(self.across(embeddings)[given], self.across(target)[given])
 
     # -- the queue of past products ------------------------------------------------------------------------------------
 
-    def _with_queue(self, found, features, product_ids, family_ids, training: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """The step's products [C, D] and, in training, the queued ones behind them, with the ids of all."""
-        ids = {"language": features["language_ids"], "product": product_ids, "family": family_ids}
-        if not training or self.queue is None or not self.queue.filled:
-            return found, ids
-        rows = self.queue.contents()
-        ids = {name: None if own is None else torch.cat([own, rows[name]]) for name, own in ids.items()}
-        # `features` are embedded anew, with gradient: in effect a larger batch; the other kinds are constants
-        if self.config.queue == "features":
-            past = self.lira.fuse({name: rows[name].clone() for name in features}).embeddings  # the ring is written to before backward
-        else:
-            past = rows["embedding"]
-        return torch.cat([found, past]), ids
+    def _hardest(self, queries: Tensor, found: Tensor, gains: Tensor, judged, languages: Tensor | None) -> tuple[Tensor, ...]:
+        """Of the queue's n products the M = queue_hardest with the best scores for each query (ours: the others would add next to nothing
+        to a rank, at the price of Q n D operations with gradient): scores, closeness to a positive, which are allowed and which share
+        a judged id, each [Q, M]."""
+        config, ids = self.config, self.queue.contents()
+        past = self.queue.embeddings(lambda features: self.lira.fuse(features).embeddings, config.queue_chunk).to(queries.dtype)  # [n, D]
+        with torch.no_grad():
+            ranking = queries.detach() @ past.detach().T  # [Q, n]
+            if languages is not None:
+                ranking.masked_fill_(languages[:, None] != ids["language"], -torch.inf)
+            best, top = ranking.topk(min(config.queue_hardest, len(past)), sorted=False)  # [Q, M]
+            same = self._same_judged(judged, ids, gains).gather(1, top)
+        near = past[top]  # [Q, M, D]
+        scores = torch.einsum("qd,qmd->qm", queries, near)
+        closest = closest_positives(found.detach(), gains, near.detach())
+        ages = self.queue.ages().float()
+        self.measure(queue_filled=len(past), queue_age=ages.mean(), queue_age_max=ages.max())
+        return scores, closest, best > -torch.inf, same
 
     @torch.no_grad()
-    def _enqueue(self, found, features, product_ids, family_ids) -> None:
-        rows = {"language": features["language_ids"], "product": product_ids, "family": family_ids}
-        rows = {name: ids for name, ids in rows.items() if ids is not None}
+    def _enqueue(self, found: Tensor, features: dict[str, Tensor], ids: dict[str, Tensor], once) -> None:
+        """Appends the step's products of all processes; found and ids are theirs already, features this process's own."""
+        if "product" in ids and (drift := self.queue.drift(ids["product"], found)) is not None:
+            self.measure(queue_drift=drift)
         if self.config.queue == "embeddings":
-            rows["embedding"] = found
+            rows = {"embedding": found}
         elif self.config.queue == "ema":
-            rows["embedding"] = self.lira.fuse(features, self._slow_parts()).embeddings
+            slow = self.slow.follow(self.lira.arca, self.lira.lasr)
+            rows = {"embedding": self.across(self.lira.fuse(features, slow).embeddings)[once]}
         else:
             choice = self.lira.anchor(features)[2].choice  # only the chosen candidate is kept, as the only one
             place = torch.arange(len(choice), device=choice.device), choice
-            rows |= {
-                name: tensor[place][:, None] if name in ("english_features", "english_pooled", "candidate_mask", "translation_scores") else tensor
-                for name, tensor in features.items()
-            }
-        self.queue.push(rows)
-
-    @torch.no_grad()
-    def _slow_parts(self) -> tuple[Arca, Lasr]:
-        """The slowly moving copy of Arca and LaSR, moved by one step."""
-        if self._slow is None:
-            self._slow = tuple(copy.deepcopy(part).eval().requires_grad_(False) for part in (self.lira.arca, self.lira.lasr))
-        for slow, part in zip(self._slow, (self.lira.arca, self.lira.lasr), strict=True):
-            for old, new in zip(slow.parameters(), part.parameters(), strict=True):
-                old.lerp_(new, 1 - self.config.ema_decay)
-        return self._slow
+            single = ("english_features", "english_pooled", "candidate_mask", "translation_scores")
+            rows = {name: tensor[place][:, None] if name in single else tensor for name, tensor in features.items() if name != "language_ids"}
+            rows = {name: self.across(tensor)[once] for name, tensor in rows.items()}
+        self.queue.push(rows | ids)
 
     def queue_state(self) -> dict[str, Tensor]:
-        """What a checkpoint needs beside the weights: the queue, and the slow copy if there is one. Never part of a published model."""
-        state = {f"queue.{name}": tensor for name, tensor in self.queue.state_dict().items()} if self.queue is not None else {}
-        for index, part in enumerate(self._slow or ()):
-            state |= {f"slow.{index}.{name}": tensor for name, tensor in part.state_dict().items()}
-        return state
+        parts = {"queue": self.queue, "slow": self.slow}
+        return {f"{part}.{name}": tensor for part, each in parts.items() if each is not None for name, tensor in each.state_dict().items()}
 
     def load_queue_state(self, state: dict[str, Tensor]) -> None:
         device = self.lira.lasr.path_weight.device
-        state = {name: tensor.to(device) for name, tensor in state.items()}
-        if self.queue is not None:
-            self.queue.load_state_dict({name[6:]: tensor for name, tensor in state.items() if name.startswith("queue.")})
-        if any(name.startswith("slow.") for name in state):
-            self._slow_parts()
-            for index, part in enumerate(self._slow):
-                part.load_state_dict({name[7:]: tensor for name, tensor in state.items() if name.startswith(f"slow.{index}.")})
+        parts = {
+            part: {name[len(part) + 1 :]: t.to(device) for name, t in state.items() if name.startswith(f"{part}.")} for part in ("queue", "slow")
+        }
+        if self.queue is not None and parts["queue"]:
+            self.queue.load_state_dict(parts["queue"])
+        if self.slow is not None:
+            self.slow.load_state_dict(parts["slow"], self.lira.arca, self.lira.lasr)
 
     # -- inference -----------------------------------------------------------------------------------------------------------
 

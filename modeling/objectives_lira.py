@@ -1,4 +1,4 @@
-"""The losses of both stages and the queue of past products: tensors in, scalars out, no model in sight.
+"""The losses of both stages: tensors in, scalars out, no model in sight.
 
 Letters in shape comments: B rows, K candidates, d width, Q queries, C candidate products of a step (judged, batch and queue),
 P pairs of a query and one of its relevant products. Scores are cosines in [-1, 1]; gains are grades 0..3 and linear.
@@ -113,52 +113,54 @@ def consistency_loss(embeddings: Tensor, references: Tensor) -> Tensor:
     return anchor_loss(embeddings, references.detach())
 
 
-def unsafe_negatives(scores: Tensor, relevances: Tensor, products: Tensor, same_judged: Tensor, max_cosine: float, max_margin: float) -> Tensor:
+def closest_positives(products: Tensor, relevances: Tensor, others: Tensor) -> Tensor:
+    """Each candidate's largest cosine to one of a query's relevant products [Q, C'], -1 for a query without one.
+
+    products [C, D] with relevances [Q, C]; others [C', D], or [Q, C', D] where every query has candidates of its own; unit vectors."""
+    relevant = relevances > 0
+    width = max(1, int(relevant.sum(-1).max()))
+    order = relevant.long().argsort(dim=-1, descending=True, stable=True)[:, :width]  # [Q, p]: a query's relevant products come first
+    cosines = products[order] @ others.transpose(-1, -2)  # [Q, p, C']
+    return cosines.masked_fill(~relevant.gather(1, order)[..., None], -1.0).amax(1)
+
+
+def judged_among(judged: Tensor, ids: Tensor) -> Tensor:
+    """Which candidates ids [C] are among each query's judged ids [Q, J], padded with -1 -> [Q, C]."""
+    ordered, order = ids.sort()
+    first, last = torch.searchsorted(ordered, judged), torch.searchsorted(ordered, judged, right=True)
+    count = torch.where(judged >= 0, last - first, 0).flatten()  # [Q J]: how often each is there
+    rows = torch.arange(len(judged), device=ids.device).repeat_interleave(judged.shape[1]).repeat_interleave(count)
+    within = torch.arange(len(rows), device=ids.device) - (count.cumsum(0) - count).repeat_interleave(count)
+    columns = order[first.flatten().repeat_interleave(count) + within]
+    return torch.zeros(len(judged), len(ids), dtype=torch.bool, device=ids.device).index_put((rows, columns), torch.ones_like(rows, dtype=torch.bool))
+
+
+def grades_of(judged: Tensor, grades: Tensor, ids: Tensor) -> Tensor:
+    """The grade of each product ids [C] for each query, -1 where unjudged [Q, C]; judged ids and their grades are [Q, J], padded with -1."""
+    ordered, order = judged.sort(-1)
+    place = torch.searchsorted(ordered, ids.expand(len(judged), -1).contiguous()).clamp_max(judged.shape[1] - 1)  # [Q, C]
+    return torch.where(ordered.gather(1, place) == ids, grades.gather(1, order).gather(1, place), -1)
+
+
+def unsafe_negatives(scores: Tensor, relevances: Tensor, closest: Tensor, same_judged: Tensor, max_cosine: float, max_margin: float) -> Tensor:
     """Which unjudged candidates must not serve as a query's negatives [Q, C] (METHOD 2.3, safe negatives).
 
-    relevances [Q, C] holds grades, -1 where unjudged; products [C, D] unit vectors; same_judged [Q, C] marks a product or family id
-    among the query's judged ones. Dropped: those, any whose cosine to one of the query's relevant products exceeds max_cosine, and
-    any that outscores the best of them by more than max_margin. Judged products are never dropped."""
-    scores, products = scores.detach(), products.detach()
-    rows, columns = torch.nonzero(relevances > 0, as_tuple=True)
-    closeness = products[columns] @ products.T  # [P, C]
-    closest = torch.full_like(scores, -1.0).scatter_reduce(0, rows[:, None].expand_as(closeness), closeness, "amax")  # [Q, C]
+    relevances [Q, C] holds grades, -1 where unjudged; closest [Q, C] the cosine to the query's closest relevant product; same_judged
+    [Q, C] marks a product or family id among the query's judged ones. Dropped: those, any closer than max_cosine, and any that
+    outscores the best relevant product by more than max_margin. Judged products are never dropped."""
+    scores = scores.detach()
     best = scores.masked_fill(relevances <= 0, -torch.inf).amax(-1, keepdim=True)  # [Q, 1]
     best = best.masked_fill(torch.isinf(best), torch.inf)  # a query without a relevant product has nothing to be outscored
     return (relevances < 0) & (same_judged | (closest > max_cosine) | (scores > best + max_margin))
 
 
-class DocQueue:
-    """FIFO of past products: a ring of rows, each a dict of equally long tensors, allocated at the first push.
+def effective_negatives(scores: Tensor, relevances: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """How many negatives [Q, C] really push a query's worst relevant product down, mean over queries with one (ours).
 
-    It is no module: its contents belong to a training run and not to a published model. `state_dict` and `load_state_dict` let a
-    checkpoint carry them."""
-
-    def __init__(self, size: int):
-        self.size, self.filled, self.head = size, 0, 0
-        self.rows: dict[str, Tensor] = {}
-
-    def push(self, rows: dict[str, Tensor]) -> None:
-        """Appends detached rows, the oldest making place; of more rows than `size` the last ones stay."""
-        rows = {name: tensor.detach()[-self.size :] for name, tensor in rows.items()}
-        count = len(next(iter(rows.values())))
-        if not self.rows:
-            self.rows = {name: tensor.new_empty(self.size, *tensor.shape[1:]) for name, tensor in rows.items()}
-        place = (self.head + torch.arange(count)) % self.size
-        for name, tensor in rows.items():
-            self.rows[name][place.to(tensor.device)] = tensor
-        self.head, self.filled = (self.head + count) % self.size, min(self.filled + count, self.size)
-
-    def contents(self) -> dict[str, Tensor]:
-        """The filled rows, in no particular order; empty before the first push."""
-        return {name: tensor[: self.filled] for name, tensor in self.rows.items()}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {**self.rows, "_place": torch.tensor([self.filled, self.head])}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        state = dict(state)
-        filled, head = state.pop("_place").tolist()
-        if state and len(next(iter(state.values()))) != self.size:
-            raise ValueError(f"queue_size: {self.size}, but the checkpoint's queue has {len(next(iter(state.values())))} entries")
-        self.rows, self.filled, self.head = {name: tensor.clone() for name, tensor in state.items()}, filled, head
+    With w = sigmoid((s_c - s_worst) / temperature) it is (sum w)^2 / sum w^2: the number that would push as much, did all push equally."""
+    rows = (relevances > 0).any(-1)
+    if not rows.any():
+        return scores.new_zeros(())
+    worst = scores.detach().masked_fill(relevances <= 0, torch.inf).amin(-1, keepdim=True)[rows]
+    weights = torch.sigmoid((scores.detach()[rows] - worst) / temperature) * negatives[rows]
+    return (weights.sum(-1).square() / weights.square().sum(-1).clamp_min(1e-12)).mean()

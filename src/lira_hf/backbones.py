@@ -19,7 +19,7 @@ from transformers import AutoModel, BertConfig, PreTrainedTokenizerFast, XLMRobe
 from lira_hf.catalogue import SIZES
 from lira_hf.catalogue.backbone_text import pairs
 from lira_hf.languages import check_languages
-from lira_hf.modeling.modeling_lira import sentence_pooling
+from lira_hf.modeling.arca_lira import sentence_pooling
 
 SIZE = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256, "max_position_embeddings": 260}
 MAX_LENGTH = 64

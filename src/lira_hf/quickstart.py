@@ -154,7 +154,9 @@ def train_systems(recipe: Recipe, seed: int, base, processor, store, data: dict[
         if not done.exists():
             model = variant(start, fields, seed)
             args = arguments(folder / system, seed, recipe.retrieval)
-            log = train_retrieval(model, store, data["train"], data["validation"], args, recipe.products_per_query, resume=True, show_logs=False)
+            log = train_retrieval(
+                model, store, data["train"], data["validation"], args, products_per_query=recipe.products_per_query, resume=True, show_logs=False
+            )
             say(console, system, log, "loss", "loss_ndcg", "loss_hinge", "dropped_negatives", "eval_ndcg@10")
             if system == "lira" and seed == 0:
                 save(model, processor, Path(recipe.output) / "model", log)

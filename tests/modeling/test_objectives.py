@@ -1,4 +1,4 @@
-"""Losses whose value is known in closed form, their gradients, the rules for safe negatives, and the queue."""
+"""Losses whose value is known in closed form, their gradients, and the rules for safe negatives."""
 
 import math
 
@@ -8,12 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lira_hf.modeling.objectives_lira import (
-    DocQueue,
     anchor_loss,
+    closest_positives,
     collapse_figures,
     consistency_loss,
     contrastive_loss,
+    effective_negatives,
+    grades_of,
     hinge_loss,
+    judged_among,
     mean_variance_loss,
     policy_loss,
     soft_ndcg_loss,
@@ -331,113 +334,75 @@ PRODUCTS = torch.nn.functional.normalize(torch.tensor([[1.0, 0, 0], [0.99, 0.1, 
 NOWHERE = torch.zeros(1, 4, dtype=torch.bool)
 
 
+def unsafe_among(scores, relevances, products, same_judged, max_cosine, max_margin):
+    return unsafe_negatives(scores, relevances, closest_positives(products, relevances, products), same_judged, max_cosine, max_margin)
+
+
 def test_a_product_that_shares_a_judged_id_is_no_negative():
     marked = torch.tensor([[False, False, True, False]])
-    unsafe = unsafe_negatives(torch.zeros(1, 4), torch.tensor([[2, -1, -1, -1]]), PRODUCTS, marked, 1.0, 9.0)
+    unsafe = unsafe_among(torch.zeros(1, 4), torch.tensor([[2, -1, -1, -1]]), PRODUCTS, marked, 1.0, 9.0)
     assert unsafe.tolist() == [[False, False, True, False]]
 
 
 def test_a_product_close_to_a_relevant_one_is_no_negative_and_closeness_to_an_irrelevant_one_does_not_matter():
     for grades, expected in (([2, -1, -1, -1], [False, True, False, False]), ([0, -1, 2, -1], [False, False, False, False])):
-        unsafe = unsafe_negatives(torch.zeros(1, 4), torch.tensor([grades]), PRODUCTS, NOWHERE, 0.95, 9.0)
+        unsafe = unsafe_among(torch.zeros(1, 4), torch.tensor([grades]), PRODUCTS, NOWHERE, 0.95, 9.0)
         assert unsafe.tolist() == [expected]
 
 
 def test_a_product_that_outscores_the_best_relevant_one_by_more_than_the_margin_is_no_negative():
     scores = torch.tensor([[0.5, 0.1, 0.59, 0.61]])
-    unsafe = unsafe_negatives(scores, torch.tensor([[1, 1, -1, -1]]), PRODUCTS, NOWHERE, 1.0, 0.1)
+    unsafe = unsafe_among(scores, torch.tensor([[1, 1, -1, -1]]), PRODUCTS, NOWHERE, 1.0, 0.1)
     assert unsafe.tolist() == [[False, False, False, True]]
 
 
 def test_rules_are_applied_per_query_and_a_query_without_a_relevant_product_drops_by_id_only():
     scores = torch.tensor([[0.1, 0.9, 0.9, 0.9], [0.1, 0.9, 0.9, 0.9]])
     marked = torch.tensor([[False] * 4, [False, False, False, True]])
-    unsafe = unsafe_negatives(scores, torch.tensor([[1, -1, -1, -1], [0, -1, -1, -1]]), PRODUCTS, marked, 0.95, 0.1)
+    unsafe = unsafe_among(scores, torch.tensor([[1, -1, -1, -1], [0, -1, -1, -1]]), PRODUCTS, marked, 0.95, 0.1)
     assert unsafe.tolist() == [[False, True, True, True], [False, False, False, True]]
 
 
 def test_judged_products_are_never_dropped():
     scores = torch.tensor([[0.0, 1.0, 1.0, 1.0]])
-    unsafe = unsafe_negatives(scores, torch.tensor([[3, 0, 1, 0]]), PRODUCTS, torch.ones(1, 4, dtype=torch.bool), -1.0, 0.0)
+    unsafe = unsafe_among(scores, torch.tensor([[3, 0, 1, 0]]), PRODUCTS, torch.ones(1, 4, dtype=torch.bool), -1.0, 0.0)
     assert not unsafe.any()
 
 
-# ---- the queue -------------------------------------------------------------------------------------------------------
+def test_closeness_is_to_the_closest_relevant_product_whether_queries_share_their_candidates_or_not():
+    products = torch.nn.functional.normalize(normal(7, 5), dim=-1)
+    relevances = torch.tensor([[3, -1, 0, 1, -1, -1, 2], [-1, -1, 0, 0, -1, -1, -1], [-1, 1, -1, -1, -1, -1, -1]])
+    cosines = products @ products.T
+    expected = torch.stack([cosines[[0, 3, 6]].amax(0), torch.full((7,), -1.0), cosines[1]])
+    torch.testing.assert_close(closest_positives(products, relevances, products), expected)
+    torch.testing.assert_close(closest_positives(products, relevances, products.expand(3, 7, 5)), expected)
 
 
-def rows(numbers):
-    values = torch.tensor(numbers, dtype=torch.float32)
-    return {"id": values.long(), "embedding": values[:, None] * torch.tensor([1.0, -1.0])}
+ids = st.lists(st.integers(0, 6), min_size=1, max_size=12)
 
 
-@given(size=st.integers(1, 9), pushes=st.lists(st.integers(0, 14), min_size=1, max_size=8))
+@given(judged=st.lists(st.lists(st.integers(-1, 6), min_size=4, max_size=4), min_size=1, max_size=5), candidates=ids)
 @few
-def test_the_queue_holds_the_latest_rows_whatever_the_sizes_of_the_pushes(size, pushes):
-    queue, pushed = DocQueue(size), []
-    for count in pushes:
-        new = list(range(len(pushed), len(pushed) + count))
-        pushed += new
-        queue.push(rows(new))
-        held = queue.contents()
-        assert sorted(held["id"].tolist()) == pushed[-size:]
-        assert torch.equal(held["embedding"], held["id"][:, None] * torch.tensor([1.0, -1.0]))  # rows stay together
+def test_judged_ids_are_found_wherever_and_however_often_they_stand(judged, candidates):
+    found = judged_among(torch.tensor(judged), torch.tensor(candidates))
+    assert found.tolist() == [[candidate in row for candidate in candidates] for row in judged]
 
 
-def test_the_oldest_row_leaves_first_across_the_end_of_the_ring():
-    queue = DocQueue(3)
-    for number in range(8):
-        queue.push(rows([number]))
-        assert set(queue.contents()["id"].tolist()) == set(range(max(0, number - 2), number + 1))
+@given(judged=st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3, unique=True), min_size=1, max_size=5), candidates=ids)
+@few
+def test_grades_follow_their_products_and_the_rest_is_unjudged(judged, candidates):
+    judged = [[*row, -1, -1] for row in judged]
+    grades = [[2, 0, 3, -1, -1] for _ in judged]
+    expected = [
+        [dict(zip(row, grade, strict=True)).get(candidate, -1) for candidate in candidates] for row, grade in zip(judged, grades, strict=True)
+    ]
+    assert grades_of(torch.tensor(judged), torch.tensor(grades), torch.tensor(candidates)).tolist() == expected
 
 
-def test_an_unused_queue_is_empty():
-    assert DocQueue(4).contents() == {}
-
-
-def test_the_ring_is_allocated_once():
-    queue = DocQueue(5)
-    queue.push(rows([0]))
-    places = {name: tensor.data_ptr() for name, tensor in queue.rows.items()}
-    for start in range(1, 40, 3):
-        queue.push(rows([start, start + 1, start + 2]))
-    assert {name: tensor.data_ptr() for name, tensor in queue.rows.items()} == places
-
-
-def test_queued_rows_are_constants():
-    embedding = normal(2, 3).requires_grad_()
-    queue = DocQueue(4)
-    queue.push({"embedding": 2 * embedding})
-    assert not queue.contents()["embedding"].requires_grad
-
-
-def test_a_restored_queue_goes_on_where_the_saved_one_stopped():
-    queue, other = DocQueue(4), DocQueue(4)
-    queue.push(rows(range(6)))
-    other.load_state_dict({name: tensor.clone() for name, tensor in queue.state_dict().items()})
-    assert sorted(other.contents()["id"].tolist()) == [2, 3, 4, 5]
-    for each in (queue, other):
-        each.push(rows([6, 7]))
-    assert torch.equal(queue.contents()["id"], other.contents()["id"])
-    assert torch.equal(queue.contents()["embedding"], other.contents()["embedding"])
-
-
-def test_a_restored_queue_does_not_share_memory_with_the_state():
-    queue, other = DocQueue(4), DocQueue(4)
-    queue.push(rows(range(4)))
-    other.load_state_dict(queue.state_dict())
-    other.push(rows([9]))
-    assert sorted(queue.contents()["id"].tolist()) == [0, 1, 2, 3]
-
-
-def test_a_queue_that_was_never_filled_can_be_saved_and_restored():
-    other = DocQueue(4)
-    other.load_state_dict(DocQueue(4).state_dict())
-    other.push(rows([1]))
-    assert other.contents()["id"].tolist() == [1]
-
-
-def test_a_state_of_another_size_is_refused_with_both_sizes():
-    queue = DocQueue(4)
-    queue.push(rows(range(4)))
-    with pytest.raises(ValueError, match="queue_size: 5, .* 4 entries"):
-        DocQueue(5).load_state_dict(queue.state_dict())
+def test_equal_negatives_count_in_full_and_hopeless_ones_hardly():
+    gains = torch.tensor([[2, -1, -1, -1, -1], [-1, -1, -1, -1, -1]])
+    negatives = torch.tensor([[False, True, True, True, False]] * 2)
+    assert effective_negatives(torch.zeros(2, 5), gains, negatives, 0.03) == pytest.approx(3)
+    one_hard = torch.tensor([[0.5, 0.9, -0.5, -0.5, 0.9]] * 2)
+    assert effective_negatives(one_hard, gains, negatives, 0.03) == pytest.approx(1, abs=1e-4)
+    assert effective_negatives(one_hard[1:], gains[1:], negatives[1:], 0.03) == 0

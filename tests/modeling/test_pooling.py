@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lira_hf.modeling.modeling_lira import sentence_pooling, temporal_pooling
+from lira_hf.modeling.arca_lira import sentence_pooling, temporal_pooling
 
 LENGTHS = range(1, 65)
 PLACES = {  # where a row's n valid tokens sit among its positions

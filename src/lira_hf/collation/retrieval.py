@@ -1,21 +1,15 @@
-"""From the rows of a LazRetrieval folder to what the two stages read.
-
-An `encoder` is whatever has `batch(rows, prompt_name=None)`: a LiraProcessor (text becomes ids) or a FeatureStore (text becomes
-cached features). Everything after it is the same."""
+"""The rows of a LazRetrieval folder, and the batches of the retrieval stage."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 
 from lira_hf.modeling.processing_lira import Row
-
-SPLITS = ("train", "validation", "test")
 
 
 def id_number(identifier: str) -> int:
@@ -31,13 +25,14 @@ def candidates(translations: list[dict]) -> tuple[list[str], list[tuple[float, f
 
 @dataclass
 class Query:
-    """A query with its judgements: product id -> grade 0..3."""
+    """A query with its judgements: product id -> grade 0..3. `draw` is the number of the epoch it is read in."""
 
     id: str
     row: Row
     slices: list[str]
     judged: dict[str, int]
     english: str
+    draw: int = 0
 
 
 @dataclass
@@ -59,14 +54,14 @@ class RetrievalData:
     queries: list[Query]
     products: dict[str, Product]
 
+    def rows(self, references: bool = False) -> list[Row]:
+        """Every row of it; with references, the perfect translations too."""
+        items = [*self.queries, *self.products.values()]
+        return [item.row for item in items] + [reference(item) for item in items if references]
 
-def read(folder: str | Path, language: str, split: str) -> RetrievalData:
-    """Reads a split of a LazRetrieval folder or Hub repository. Raises ValueError where the folder holds none."""
-    try:
-        rows: Dataset = load_dataset(str(folder), language, split=split)
-        corpus: Dataset = load_dataset(str(folder), f"{language}-corpus", split=split)
-    except (FileNotFoundError, ValueError) as error:
-        raise ValueError(f"data: {str(folder)!r} has no configuration {language!r} with a split {split!r} ({str(error).splitlines()[0]})") from error
+
+def retrieval_data(rows: Dataset, corpus: Dataset, language: str) -> RetrievalData:
+    """A language's split from its rows and its corpus."""
     products = {}
     for p in corpus:
         texts, scores = candidates(p["translations"])
@@ -85,22 +80,6 @@ def reference(item: Query | Product) -> Row:
     return Row(item.english, [item.english], [None], item.row.language, item.row.prompt)
 
 
-def every_row(data: list[RetrievalData], references: bool = False) -> list[Row]:
-    """All rows that training or evaluation will read, for filling a FeatureStore."""
-    items = [item for part in data for item in (*part.queries, *part.products.values())]
-    return [item.row for item in items] + [reference(item) for item in items if references]
-
-
-class AnchoringCollator:
-    """Rows -> a batch of LiraForPreTraining."""
-
-    def __init__(self, encoder):
-        self.encoder = encoder
-
-    def __call__(self, rows: list[Row]) -> dict[str, torch.Tensor]:
-        return dict(self.encoder.batch(rows))
-
-
 class RetrievalCollator:
     """Queries -> a batch of LiraForRetrieval: their inputs, the products drawn for them, grades and ids.
 
@@ -109,7 +88,7 @@ class RetrievalCollator:
         products_per_query: how many judged products are drawn for each query: one of the best grade, then at random from the relevant
             and the judged irrelevant ones in equal parts.
         references: whether to give perfect translations for the consistency term.
-    The draw depends on the queries of the batch alone, so a resumed run repeats it, while each epoch's batches draw anew."""
+    The draw depends on the query and its epoch alone: a resumed run repeats it, and it is the same in whichever process the query is."""
 
     def __init__(self, encoder, products: dict[str, Product], products_per_query: int = 8, references: bool = True):
         if products_per_query < 2:
@@ -117,8 +96,7 @@ class RetrievalCollator:
         self.encoder, self.products, self.products_per_query, self.references = encoder, products, products_per_query, references
 
     def __call__(self, queries: list[Query]) -> dict:
-        rng = random.Random("/".join(query.id for query in queries))
-        drawn = list(dict.fromkeys(product for query in queries for product in self._draw(query, rng)))
+        drawn = list(dict.fromkeys(product for query in queries for product in self._draw(query, random.Random(f"{query.id}/{query.draw}"))))
         relevances = torch.tensor([[query.judged.get(product, -1) for product in drawn] for query in queries])  # [Q, C]
         judged = [list(query.judged) for query in queries]
         families = [sorted({self.products[product].family for product in ids if product in self.products}) for ids in judged]
@@ -129,6 +107,7 @@ class RetrievalCollator:
             "product_ids": torch.tensor([id_number(product) for product in drawn]),
             "family_ids": torch.tensor([id_number(self.products[product].family) for product in drawn]),
             "judged_product_ids": padded([[id_number(product) for product in ids] for ids in judged]),
+            "judged_relevances": padded([list(query.judged.values()) for query in queries]),
             "judged_family_ids": padded([[id_number(family) for family in ids] for ids in families]),
         }
         if self.references:

@@ -1,0 +1,78 @@
+"""What a run logs, validates and keeps, as callbacks of the plain Trainer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import ProgressCallback, TrainerCallback
+
+from lira_hf.collation import RetrievalData
+from lira_hf.evaluation.retrieval import score, summary
+
+STATE_FILE = "lira_state.safetensors"  # beside a checkpoint's weights: queue and slow copy; written last, so it marks a whole checkpoint
+
+
+class TrainingLog(TrainerCallback):
+    """Adds what the model measured since the last log (losses, reward, entropy, quantiles, dropped negatives ...) to each log."""
+
+    def on_log(self, args, state, control, model=None, logs=None, **kwargs):
+        if logs is not None and "loss" in logs:
+            measured = {name: round(value, 6) for name, value in model.pop_measured().items()}
+            logs.update(measured)
+            state.log_history[-1].update(measured)
+
+
+class Epochs(TrainerCallback):
+    """Tells the training data which epoch begins; the Trainer itself does so in some set-ups only."""
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        if hasattr(train_dataloader.dataset, "set_epoch"):
+            train_dataloader.dataset.set_epoch(int(state.epoch + 1e-6))
+
+
+class RetrievalValidation(TrainerCallback):
+    """Adds validation nDCG@10 (`eval_ndcg@10`, mean over languages) to each evaluation, before the best checkpoint is chosen."""
+
+    def __init__(self, encoder, data: list[RetrievalData]):
+        self.encoder, self.data = encoder, data
+
+    def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
+        metrics["eval_ndcg@10"] = summary(score(model, self.encoder, self.data), self.data)["average"]
+        if state.log_history:
+            state.log_history[-1]["eval_ndcg@10"] = metrics["eval_ndcg@10"]
+
+
+class CheckpointState(TrainerCallback):
+    """Saves the queue with every checkpoint and restores it on resume. Its file is written last and whole: a checkpoint without it
+    was cut off, and is not resumed from."""
+
+    def on_save(self, args, state, control, model=None, **kwargs):
+        if not args.should_save:  # every process holds the same queue
+            return
+        target = Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE_FILE
+        tensors = {name: tensor.contiguous() for name, tensor in model.queue_state().items()}
+        save_file({"step": torch.tensor(state.global_step), **tensors}, f"{target}.part")
+        os.replace(f"{target}.part", target)
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        source = Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE_FILE
+        if state.global_step:
+            tensors = load_file(source)
+            tensors.pop("step")
+            model.load_queue_state(tensors)
+
+
+class ProgressBar(ProgressCallback):
+    """The Trainer's bar without its line per log."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        pass
+
+
+def last_checkpoint(folder: str | Path) -> str | None:
+    """The newest whole checkpoint of a stage's folder, or None."""
+    found = [p for p in Path(folder).glob("checkpoint-*") if (p / STATE_FILE).exists()]
+    return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None

@@ -1,0 +1,106 @@
+"""A recipe's stages in order, from its data to the folder of a model.
+
+OUTPUT/anchoring/checkpoint-*   stage 1, resumable        OUTPUT/anchoring/model   its result
+OUTPUT/STAGE/checkpoint-*       stage 2, resumable        OUTPUT/model             the model to use and publish"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lira_hf.collation import RetrievalData, every_row, read
+from lira_hf.features import FeatureStore, fill
+from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraHead, LiraProcessor
+from lira_hf.training.recipes import Recipe
+from lira_hf.training.stages import arguments, train_anchoring, train_retrieval
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a kind of data is for: the stage after anchoring, its head, its training, and the recipe fields that the training takes."""
+
+    stage: str
+    head: type[LiraHead]
+    train: Callable[..., list[dict]]
+    options: tuple[str, ...] = ()
+
+
+TASKS = {
+    RetrievalData: Task("retrieval", LiraForRetrieval, train_retrieval, ("products_per_query",)),
+}
+
+
+def load_data(recipe: Recipe, split: str) -> list[RetrievalData]:
+    return [read(recipe.data, code, split) for code in recipe.languages]
+
+
+def load_parts(recipe: Recipe) -> tuple[LiraForPreTraining, LiraProcessor, list[RetrievalData], list[RetrievalData]]:
+    """The untrained model, its processor, training and validation data."""
+    paths = recipe.backbones.multilingual, recipe.backbones.english
+    processor = LiraProcessor.from_backbones(*paths, prompts=recipe.prompts, max_length=recipe.max_length)
+    train, validation = load_data(recipe, "train"), load_data(recipe, "validation")
+    torch.manual_seed(recipe.seed)
+    model = LiraForPreTraining.from_backbones(*paths, **{"languages": processor.languages, **recipe.model})
+    return model, processor, train, validation
+
+
+def fill_features(recipe: Recipe, model: LiraForPreTraining, processor: LiraProcessor, data: list[RetrievalData]) -> FeatureStore:
+    """The cache of what both stages read, in recipe.features or OUTPUT/features. Recipes may share a folder, whatever their backbones."""
+    rows = every_row(data, references=bool(model.config.consistency_weight))
+    return fill(recipe.features or Path(recipe.output) / "features", model.lira, processor, rows, dtype=recipe.features_dtype)
+
+
+def run(recipe: Recipe, resume: bool = False) -> Path:
+    """Trains the recipe's stages in order and returns the folder of the last stage's model.
+
+    A finished stage is not repeated when resuming; without `resume`, an output that holds checkpoints already is refused."""
+    output = Path(recipe.output)
+    if not resume and any(output.glob("*/checkpoint-*")):
+        raise ValueError(f"output: {recipe.output} holds checkpoints of an earlier run; resume with --resume, or choose another folder")
+    model, processor, train, validation = load_parts(recipe)
+    task = TASKS[type(train[0])]
+    if recipe.stage not in ("all", "anchoring", task.stage):
+        raise ValueError(f"stage: {recipe.stage!r} does not fit {recipe.data}, which is data for {task.stage}")
+    anchored, final = output / "anchoring" / "model", output / "model"
+    encoder = fill_features(recipe, model, processor, [*train, *validation]) if recipe.cache_features else processor
+    if recipe.stage in ("all", "anchoring") and not (resume and anchored.exists()):
+        args = arguments(anchored.parent, recipe.seed, recipe.anchoring)
+        log = train_anchoring(model, encoder, train, args, temperature=recipe.language_temperature, resume=resume)
+        save(model, processor, anchored, log)
+    if recipe.stage == "anchoring":
+        return anchored
+    if resume and final.exists():
+        return final
+    if anchored.exists():
+        head = task.head.from_pretrained(anchored, **recipe.model)  # stage 2 may be run with other choices than stage 1
+        if isinstance(encoder, FeatureStore):
+            encoder.check(head.lira)  # an anchored model of an earlier recipe may hold other backbones
+    else:
+        logger.warning("no stage-1 model in %s: stage 2 starts from an unanchored adaptor", anchored)
+        torch.manual_seed(recipe.seed)
+        fields = {"languages": processor.languages, **recipe.model}
+        head = task.head.from_backbones(recipe.backbones.multilingual, recipe.backbones.english, **fields)
+    args = arguments(output / task.stage, recipe.seed, getattr(recipe, task.stage))
+    options = {name: getattr(recipe, name) for name in task.options}
+    log = task.train(head, encoder, train, validation, args, temperature=recipe.language_temperature, resume=resume, **options)
+    save(head, processor, final, log)
+    return final
+
+
+def save(model, processor: LiraProcessor, folder: Path, log: list[dict]) -> None:
+    """Model, code, processor and training log, whole or not at all."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.save_pretrained(part)
+    processor.save_pretrained(part)
+    (part / "training_log.json").write_text(json.dumps(log, indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
