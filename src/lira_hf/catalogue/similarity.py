@@ -2,7 +2,7 @@
 
 The rule is ours. A pair starts at 5 times the kinship of its two product types (`KINSHIP`). Every slot that the queries do not ask
 for alike takes its share of that away (`WEIGHTS`): all of it where they want different values, half where only one of them asks,
-and between the two for sizes of one type, by how many steps they are apart. So whatever is wanted beside the type, a closer kinship
+and between the two for sizes of one type, by how many steps they are apart. With all other wants the same, a closer kinship
 scores higher; and no pair of two types scores as high as one of the same type that differs in a single slot. A query wants at most
 `WANTED` values, so that something is always left. similarity_builder.py puts pairs on disk.
 """
