@@ -164,3 +164,10 @@ def effective_negatives(scores: Tensor, relevances: Tensor, negatives: Tensor, t
     worst = scores.detach().masked_fill(relevances <= 0, torch.inf).amin(-1, keepdim=True)[rows]
     weights = torch.sigmoid((scores.detach()[rows] - worst) / temperature) * negatives[rows]
     return (weights.sum(-1).square() / weights.square().sum(-1).clamp_min(1e-12)).mean()
+
+
+def answer_loss(logits: Tensor, labels: Tensor, count: Tensor | int | None = None) -> Tensor:
+    """Cross-entropy in nats of labels [B, n] under logits [B, n, V] that predict them, -100 being no label (METHOD 2.6): the sum divided
+    by `count`, or by the number of labels where that is None. 0 where there is no label."""
+    total = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
+    return total / ((labels != -100).sum() if count is None else torch.as_tensor(count, device=total.device)).clamp_min(1)
