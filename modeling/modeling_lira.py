@@ -110,6 +110,8 @@ class LiraPreTrainedModel(PreTrainedModel):
         "soft_prompt",
     ]  # else a folder with half-precision backbones opens with half-precision weights here
 
+    _keys_to_ignore_on_load_unexpected = [r"^llm\.", r"^soft_prompt\."]  # every head opens the folder of LiraForCausalLM
+
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, nn.MultiheadAttention):
