@@ -26,6 +26,8 @@ def test_help_imports_nothing_heavy():
         (["data", "build", "--output", "x", "--size", "huge"], "'huge'"),
         (["data", "build", "--output", "x", "--languages", "th,xx"], "'xx' is not known"),
         (["data", "build"], "--output"),
+        (["data", "problems", "--output", "x", "--languages", "th,xx"], "'xx' is not known"),
+        (["data", "problems", "--output", "x", "--rows", "900000"], "rows: 900000 is not allowed"),
         (["train", "no-such.yaml"], "no-such.yaml: cannot be read"),
         (["evaluate", "no-model", "--data", "no-data"], "'no-model' is no LiRA model"),
         (["evaluate", "no-model", "--data", "no-data", "--benchmark", "mteb"], "benchmark: 'mteb'"),

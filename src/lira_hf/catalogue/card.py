@@ -32,7 +32,7 @@ def render_card(size: str, seed: int, counts: Counts, difficulty: Mapping[str, A
         "language": list(counts),
         "task_categories": ["text-retrieval"],
         "tags": ["synthetic", "product-search", "query-translation"],
-        "size_categories": [_size_category(sum(of["queries"] for splits in counts.values() for of in splits.values()))],
+        "size_categories": [size_category(sum(of["queries"] for splits in counts.values() for of in splits.values()))],
         "configs": configs(list(counts), SPLITS, content),
     }
     return template.substitute(
@@ -92,7 +92,7 @@ def _slice_rows(counts: Counts) -> list[str]:
     return [head, "|---" + "|--:" * len(counts) + "|", *(f"| {' | '.join(cells)} |" for cells in rows)]
 
 
-def _size_category(rows: int) -> str:
+def size_category(rows: int) -> str:
     """How the Hub names a size: "10K<n<100K"."""
     steps = {10**3: "1K", 10**4: "10K", 10**5: "100K", 10**6: "1M", 10**7: "10M"}
     above = next((step for step in steps if rows < step), None)
