@@ -208,3 +208,13 @@ def least_squares_line(predictions: Tensor, gold: Tensor) -> Tensor:
     slope = (centred * (gold - gold.mean())).mean() / variance.clamp_min(LEAST_VARIANCE)
     slope = torch.where((slope > 0) & (variance > LEAST_VARIANCE), slope, 1.0)
     return torch.stack([slope, gold.mean() - slope * predictions.mean()])
+
+
+# ---- reasoning -----------------------------------------------------------------------------------------------------
+
+
+def answer_loss(logits: Tensor, labels: Tensor, count: Tensor | int | None = None) -> Tensor:
+    """Cross-entropy in nats of labels [B, n] under logits [B, n, V] that predict them, -100 being no label (METHOD 2.6): the sum divided
+    by `count`, or by the number of labels where that is None. 0 where there is no label."""
+    total = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
+    return total / ((labels != -100).sum() if count is None else torch.as_tensor(count, device=total.device)).clamp_min(1)

@@ -29,6 +29,8 @@ def test_help_imports_nothing_heavy():
         (["data", "similarity", "--output", "x", "--rows", "5"], "--rows"),
         (["data", "similarity", "--output", "x", "--languages", "th,xx"], "'xx' is not known"),
         (["data", "similarity", "--output", ".."], "'..' exists"),
+        (["data", "problems", "--output", "x", "--languages", "th,xx"], "'xx' is not known"),
+        (["data", "problems", "--output", "x", "--rows", "900000"], "rows: 900000 is not allowed"),
         (["train", "no-such.yaml"], "no-such.yaml: cannot be read"),
         (["evaluate", "no-model", "--data", "no-data"], "'no-model' is no LiRA model"),
         (["evaluate", "no-model", "--data", "no-data", "--benchmark", "mteb"], "benchmark: 'mteb'"),

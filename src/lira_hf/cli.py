@@ -108,6 +108,19 @@ def import_files(
 
 
 @data.command()
+def problems(
+    output: Annotated[Path, typer.Option(help="New folder for the data set.")],
+    rows: Annotated[int, typer.Option(min=1, help="Training rows of each language; English has ten times as many.")] = 2000,
+    languages: Languages = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Builds word problems about prices and quantities, for the reasoning stage; the same seed gives the same bytes."""
+    from lira_hf.catalogue.problems import build_problems
+
+    typer.echo(f"built {build_problems(output, rows, codes(languages), seed)}")
+
+
+@data.command()
 def validate(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a data set, built or imported.")]) -> None:
     """Looks for damage in a data set; exit code 1 where there is any."""
     from lira_hf.catalogue.validation import render_report, validate
