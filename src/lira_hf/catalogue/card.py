@@ -52,7 +52,7 @@ def render_card(size: str, seed: int, counts: Counts, difficulty: Mapping[str, A
     )
 
 
-def configs(languages: Sequence[str], splits: Iterable[str], content: str) -> list[dict[str, Any]]:
+def configs(languages: Sequence[str], splits: Iterable[str], content: str, suffixes: Iterable[str] = tuple(COLUMNS)) -> list[dict[str, Any]]:
     """The configurations that `datasets` finds in the front matter; the rows of the first language are the default.
 
     `content`, a digest, stands in each, because `datasets` caches a local folder by its name and its configurations, not
@@ -60,7 +60,7 @@ def configs(languages: Sequence[str], splits: Iterable[str], content: str) -> li
     """
     found = []
     for language in languages:
-        for suffix in COLUMNS:
+        for suffix in suffixes:
             name = f"{language}{suffix}"
             paths = [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in splits]
             default = {"default": True} if name == languages[0] else {}
