@@ -49,11 +49,12 @@ from .reasoning_lira import SoftPrompt, embedding_norm, positions
 
 logger = logging.get_logger(__name__)
 
-LABEL_FIELDS = {"num_labels", "id2label", "label2id", "problem_type"}  # configuration that every transformers model has
 INPUTS = {
     "multilingual_features", "multilingual_pooled", "text_mask", "english_features", "english_pooled", "candidate_mask", "translation_scores",
     "language_ids", "multilingual_input_ids", "multilingual_attention_mask", "english_input_ids", "english_attention_mask",
 }  # fmt: skip
+TEXT_INPUTS = {"input_ids", "attention_mask"}  # a language model's, which the processor of LiraForCausalLM gives to other heads too
+LABEL_FIELDS = {"num_labels", "id2label", "label2id", "problem_type"}  # configuration that every transformers model has
 
 
 class CollapseError(RuntimeError):
@@ -110,8 +111,7 @@ class LiraPreTrainedModel(PreTrainedModel):
     base_model_prefix = "lira"
     _supports_sdpa = True
     _supports_flash_attn = True
-    # else a folder with half-precision backbones opens with half-precision weights here
-    _keep_in_fp32_modules_strict = ["arca", "lasr", "comparison", "soft_prompt"]
+    _keep_in_fp32_modules_strict = ["arca", "lasr", "comparison", "soft_prompt"]  # else they open as half-precision as their backbones
     _keys_to_ignore_on_load_unexpected = [r"^llm\.", r"^soft_prompt\."]  # every head opens the folder of LiraForCausalLM
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -250,7 +250,7 @@ class LiraModel(LiraPreTrainedModel):
         multilingual_features [B, S, d_g], multilingual_pooled [B, d_g], text_mask [B]; english_features [B, K, S, d_h],
         english_pooled [B, K, d_h], candidate_mask [B, K]; translation_scores [B, K, 3], NaN where unscored; language_ids [B]."""
         for name in batch:
-            if name not in INPUTS:
+            if name not in INPUTS and name not in TEXT_INPUTS:
                 raise ValueError(f"{name}: no input of LiRA; allowed: {', '.join(sorted(INPUTS))}")
         features = {name: batch[name] for name in batch if "input_ids" not in name and "attention_mask" not in name}
         if batch.get("multilingual_input_ids") is not None:
@@ -425,13 +425,18 @@ class LiraHead(LiraPreTrainedModel):
         """What run(index) gives for the rows in index, [n, ...], in eval mode, for all rows in their order: float32, on the CPU.
 
         lengths: of the rows; the longest come first, so that running out of memory shows at once."""
+        batches = self.longest_first(lengths, batch_size)
+        with self.evaluating():
+            found = torch.cat([run(index).float().cpu() for index in logging.tqdm(batches, disable=not show_progress_bar, desc=name)])
+        return torch.empty_like(found).index_copy_(0, torch.tensor(sum(batches, [])), found)
+
+    @staticmethod
+    def longest_first(lengths: list[int], batch_size: int) -> list[list[int]]:
+        """Places of rows in batches, the longest first."""
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size: {batch_size!r} is not allowed; a whole number of at least 1 is")
         order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-        starts = logging.tqdm(range(0, len(order), batch_size), disable=not show_progress_bar, desc=name)
-        with self.evaluating():
-            found = torch.cat([run(order[start : start + batch_size]).float().cpu() for start in starts])
-        return torch.empty_like(found).index_copy_(0, torch.tensor(order), found)
+        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
     def queue_state(self) -> dict[str, Tensor]:
         """What a checkpoint needs beside the weights: queues and slow copies. Never part of a published model."""
@@ -964,12 +969,13 @@ class LiraForCausalLM(LiraHead, GenerationMixin):
         return super().generate(inputs_embeds=embeds, attention_mask=mask, **kwargs)
 
     def respond(
-        self, texts, *, processor, translations=None, scores=None, language=None, prompt=None, batch_size=16, show_progress_bar=False, **options
-    ) -> list[str]:
+        self, texts, *, processor, translations=None, scores=None, language=None, prompt_name=None, prompt=None, batch_size=16,
+        show_progress_bar=False, **options,
+    ) -> list[str]:  # fmt: skip
         """What the model writes for each text, in input order, without special tokens.
 
         Args:
-            texts, translations, scores, language, prompt: as of LiraProcessor. processor: the LiraProcessor of this model.
+            texts, translations, scores, language, prompt_name, prompt: as of LiraProcessor. processor: the LiraProcessor of this model.
             batch_size: texts read together, longest first.
             options: of generate(), such as max_new_tokens, do_sample, num_beams.
         Raises ValueError for bad input, naming the argument."""
@@ -980,14 +986,15 @@ class LiraForCausalLM(LiraHead, GenerationMixin):
             options.setdefault("eos_token_id", processor.llm_tokenizer.eos_token_id)
         result = {}
         with self.evaluating():
-            for index, batch in self._batches(texts, translations, scores, language, prompt, processor, batch_size, show_progress_bar):
+            for index, batch in self._batches(processor, (texts, translations, scores, language), prompt_name, prompt, batch_size, show_progress_bar):
                 result |= zip(index, processor.batch_decode(self.generate(**batch, **options), skip_special_tokens=True), strict=True)
         return [result[i] for i in range(len(result))]
 
     @torch.no_grad()
     def choice_log_likelihoods(
-        self, texts, choices, *, processor, translations=None, scores=None, language=None, prompt=None, batch_size=16, show_progress_bar=False
-    ) -> tuple[Tensor, Tensor]:
+        self, texts, choices, *, processor, translations=None, scores=None, language=None, prompt_name=None, prompt=None, batch_size=16,
+        show_progress_bar=False,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """log p(choice | soft prompt, prompt) of each text's choices: sums over a choice's tokens, and means over them, both float32 on
         the CPU, [N, n] in input order; -inf where a text has fewer than n choices.
 
@@ -1003,7 +1010,7 @@ class LiraForCausalLM(LiraHead, GenerationMixin):
             raise ValueError(f"choices: {len(choices)} entries for {given} texts; one per text is needed")
         sums, means = torch.full((2, given, max(map(len, choices))), -torch.inf)
         with self.evaluating():
-            for index, batch in self._batches(texts, translations, scores, language, prompt, processor, batch_size, show_progress_bar):
+            for index, batch in self._batches(processor, (texts, translations, scores, language), prompt_name, prompt, batch_size, show_progress_bar):
                 embeds, mask, _ = self.read({name: batch[name] for name in INPUTS if name in batch}, batch["input_ids"], batch["attention_mask"])
                 found = self.llm(inputs_embeds=embeds, attention_mask=mask, position_ids=positions(mask), use_cache=True, logits_to_keep=1)
                 ids, there = processor.answers([choice for i in index for choice in choices[i]])  # [C, A], padded on the right
@@ -1020,14 +1027,11 @@ class LiraForCausalLM(LiraHead, GenerationMixin):
                 sums[*places], means[*places] = log_p.sum(1).cpu(), (log_p.sum(1) / there.sum(1)).cpu()
         return sums, means
 
-    def _batches(self, texts, translations, scores, language, prompt, processor, batch_size: int, show_progress_bar: bool):
+    def _batches(self, processor, given: tuple, prompt_name: str | None, prompt, batch_size: int, show_progress_bar: bool):
         """Places in the input and the batch for them, longest rows first, so that running out of memory shows at once."""
-        rows = processor.check(texts, translations, scores, language)
+        rows = processor.check(*given)
         prompts = processor.prompt_ids(rows, prompt)
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size: {batch_size!r} is not allowed; a whole number of at least 1 is")
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i].text or "") - sum(map(len, rows[i].translations)) - len(prompts[i]))
-        for start in logging.tqdm(range(0, len(rows), batch_size), disable=not show_progress_bar, desc="read"):
-            index = order[start : start + batch_size]
-            batch = processor.batch([rows[i] for i in index]) | processor.dialogue([prompts[i] for i in index])
+        lengths = [row.length + len(ids) for row, ids in zip(rows, prompts, strict=True)]
+        for index in logging.tqdm(self.longest_first(lengths, batch_size), disable=not show_progress_bar, desc="read"):
+            batch = processor.batch([rows[i] for i in index], prompt_name) | processor.dialogue([prompts[i] for i in index])
             yield index, {name: tensor.to(self.device) for name, tensor in batch.items()}

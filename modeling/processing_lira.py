@@ -142,8 +142,8 @@ class LiraProcessor(ProcessorMixin):
         ]  # fmt: skip
 
     def __call__(
-        self, text=None, translations=None, scores=None, language=None, prompt_name=None, prompt=None, answer=None, return_tensors="pt", *,
-        text_pair=None, pair_translations=None, pair_scores=None, pair_language=None, pair_prompt_name=None, **kwargs,
+        self, text=None, translations=None, scores=None, language=None, prompt_name=None, return_tensors="pt", *, text_pair=None,
+        pair_translations=None, pair_scores=None, pair_language=None, pair_prompt_name=None, prompt=None, answer=None, **kwargs,
     ) -> BatchEncoding:  # fmt: skip
         """The batch for texts, or for pairs of texts.
 
@@ -162,11 +162,11 @@ class LiraProcessor(ProcessorMixin):
             text_pair, pair_*: the second text of each pair, and of it what the others are of the first; without a language or a prompt's
                 name of its own it has the first one's.
         Returns multilingual_* [B, L], english_* [B, K, L], candidate_mask [B, K], translation_scores [B, K, 3] (NaN: unscored),
-        language_ids [B]; of second texts the same after `pair_`; and with a language model input_ids and attention_mask [B, T], padded on the
-        left, and with answers labels [B, T], -100 outside of them. Raises ValueError that names the argument, the bad value and what is
-        allowed."""
+        language_ids [B]; of second texts the same after `pair_`; and with a language model input_ids and attention_mask [B, T], padded on
+        the left, and with answers labels [B, T], -100 outside of them. Raises ValueError that names the argument, the bad value and what
+        is allowed."""
         if kwargs:
-            allowed = "text, translations, scores, language, prompt_name, prompt, answer, pair_prompt_name, " + ", ".join(PAIR_NAMES)
+            allowed = "text, translations, scores, language, prompt_name, pair_prompt_name, prompt, answer, " + ", ".join(PAIR_NAMES)
             raise ValueError(f"{next(iter(kwargs))}: no argument of LiraProcessor; allowed: {allowed}")
         if return_tensors != "pt":
             raise ValueError(f"return_tensors: {return_tensors!r} is not supported; 'pt' is")

@@ -1,5 +1,6 @@
 """LiraForCausalLM: what the language model reads, its loss, every way to generate, multiple choice, folders."""
 
+import copy
 import json
 import os
 import subprocess
@@ -37,9 +38,14 @@ def made(backbones, llms, kind, **fields):
     return stirred(LiraForCausalLM.from_backbones(backbones["xlm-r"], backbones["bert"], llm=llms[kind], **{**SMALL, **fields}))
 
 
-@pytest.fixture
-def lm(backbones, llms, kind):
+@pytest.fixture(scope="module")
+def original(backbones, llms, kind):
     return made(backbones, llms, kind)
+
+
+@pytest.fixture
+def lm(original):
+    return copy.deepcopy(original)
 
 
 def singles(reader, **more):

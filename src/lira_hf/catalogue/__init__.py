@@ -2,8 +2,8 @@
 
 Read in this order: templates and lexicon (words), splits (who belongs where), composition (products, queries), letters
 and noise (queries as typed), relevance (grades by rule), candidates (translations with errors), rows, tables, card and
-builder (the data set on disk); similarity and similarity_builder (pairs of queries with a score, LazSimilarity); backbone_text
-(other text, for the tiny backbones); problems (word problems, for the reasoning stage). lexicon/FORMAT.md says how words are written.
+builder (the data set on disk); similarity and similarity_builder (pairs of queries with a score, LazSimilarity); problems (word
+problems, for the reasoning stage); backbone_text (other text, for the tiny backbones). lexicon/FORMAT.md says how words are written.
 """
 
 from lira_hf.catalogue.backbone_text import pairs

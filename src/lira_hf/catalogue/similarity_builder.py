@@ -25,7 +25,7 @@ from lira_hf.catalogue.lexicon import load_words
 from lira_hf.catalogue.rows import SIZES, Part
 from lira_hf.catalogue.similarity import COLUMNS, HIGHEST, KINSHIP, WANTED, WEIGHTS, pair_rows
 from lira_hf.catalogue.splits import SPLITS
-from lira_hf.catalogue.tables import GROUP_ROWS, schema_of, table_path
+from lira_hf.catalogue.tables import GROUP_ROWS, arrow_schema, table_path
 from lira_hf.languages import ENGLISH, LANGUAGES, check_languages
 
 SHARES = {"validation": 0.15, "test": 0.25}  # of the rows of a language; the others are for training
@@ -110,7 +110,7 @@ def _write(path: Path, rows: Rows) -> bytes:
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema_of(COLUMNS)), path, compression="zstd", row_group_size=GROUP_ROWS[""])
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=arrow_schema(COLUMNS)), path, compression="zstd", row_group_size=GROUP_ROWS[""])
     return hashlib.sha256(path.read_bytes()).digest()
 
 

@@ -4,12 +4,14 @@ An `encoder` is whatever has `batch(rows, prompt_name=None)`: a LiraProcessor (t
 cached features). Everything after it is the same."""
 
 from lira_hf.collation.anchoring import AnchoringCollator
-from lira_hf.collation.folders import SPLITS, every_row, read
+from lira_hf.collation.folders import SPLITS, Data, every_row, read
 from lira_hf.collation.mixture import Mixture
 from lira_hf.collation.ranking import Pair, PairData, RankingCollator, pair_data
+from lira_hf.collation.reasoning import Problem, ProblemData, ReasoningCollator, problem_data
 from lira_hf.collation.retrieval import Product, Query, RetrievalCollator, RetrievalData, candidates, id_number, padded, reference
 
 __all__ = [
-    "SPLITS", "AnchoringCollator", "Mixture", "Pair", "PairData", "Product", "Query", "RankingCollator", "RetrievalCollator", "RetrievalData",
-    "candidates", "every_row", "id_number", "padded", "pair_data", "read", "reference",
+    "SPLITS", "AnchoringCollator", "Data", "Mixture", "Pair", "PairData", "Problem", "ProblemData", "Product", "Query", "RankingCollator",
+    "ReasoningCollator", "RetrievalCollator", "RetrievalData", "candidates", "every_row", "id_number", "padded", "pair_data", "problem_data",
+    "read", "reference",
 ]  # fmt: skip

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import ProgressCallback, TrainerCallback
 
-from lira_hf.collation import PairData, RetrievalData
-from lira_hf.evaluation import ranking, retrieval
+from lira_hf.collation import PairData, ProblemData, RetrievalData
+from lira_hf.evaluation import ranking, reasoning, retrieval
 
 STATE_FILE = "lira_state.safetensors"  # beside a checkpoint's weights: queue and slow copy; written last, so it marks a whole checkpoint
 
@@ -57,6 +57,19 @@ class RankingValidation(TrainerCallback):
         metrics.update(values)
         if state.log_history:
             state.log_history[-1].update(values)
+
+
+class ReasoningValidation(TrainerCallback):
+    """Adds the accuracy of what the model writes (`eval_accuracy`, 0 to 100, mean over languages) to each evaluation, on the first
+    `rows` problems of each language."""
+
+    def __init__(self, encoder, data: list[ProblemData], rows: int):
+        self.encoder, self.data, self.rows = encoder, data, rows
+
+    def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
+        metrics["eval_accuracy"] = reasoning.summary(reasoning.score(model, self.encoder, self.data, self.rows))["average"]
+        if state.log_history:
+            state.log_history[-1]["eval_accuracy"] = metrics["eval_accuracy"]
 
 
 class CheckpointState(TrainerCallback):

@@ -19,19 +19,20 @@ class Backbones(BaseModel):
     model_config = ConfigDict(extra="forbid")
     multilingual: str
     english: str
+    llm: str | None = None
 
 
 class Recipe(BaseModel):
     """A training recipe, as a YAML file holds it.
 
-    `model` takes fields of LiraConfig; `anchoring`, `retrieval` and `ranking` take fields of TrainingArguments; the rest is explained in
+    `model` takes fields of LiraConfig; `anchoring`, `retrieval`, `ranking` and `reasoning` take fields of TrainingArguments; the rest is explained in
     configs/tiny.yaml."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
     data: str
     backbones: Backbones
     output: str
-    stage: Literal["all", "anchoring", "retrieval", "ranking"] = "all"
+    stage: Literal["all", "anchoring", "retrieval", "ranking", "reasoning"] = "all"
     languages: list[str] | None = None
     seed: int = Field(0, ge=0)
     max_length: int = Field(128, ge=4)
@@ -40,11 +41,14 @@ class Recipe(BaseModel):
     features: str | None = None
     features_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     products_per_query: int = Field(8, ge=2)
+    llm_prompt: str = "{question}"
+    evaluation_rows: int = Field(64, ge=1)
     language_temperature: float = Field(1.0, gt=0)
     model: dict[str, Any] = {}
     anchoring: dict[str, Any] = {}
     retrieval: dict[str, Any] = {}
     ranking: dict[str, Any] = {}
+    reasoning: dict[str, Any] = {}
 
     @field_validator("languages")
     @classmethod
@@ -55,10 +59,12 @@ class Recipe(BaseModel):
     @classmethod
     def _model(cls, values: dict[str, Any]) -> dict[str, Any]:
         return known_fields(
-            "model", values, set(LiraConfig.__annotations__) - {"multilingual_config", "english_config", "model_type", "sub_configs_defaults"}
+            "model",
+            values,
+            set(LiraConfig.__annotations__) - {"multilingual_config", "english_config", "llm_config", "model_type", "sub_configs_defaults"},
         )
 
-    @field_validator("anchoring", "retrieval", "ranking")
+    @field_validator("anchoring", "retrieval", "ranking", "reasoning")
     @classmethod
     def _arguments(cls, values: dict[str, Any], info) -> dict[str, Any]:
         return known_fields(info.field_name, values, {f.name for f in fields(TrainingArguments) if f.init} - {"output_dir"})

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from lira_hf.collation import PairData, RetrievalData, every_row, read
+from lira_hf.collation import Data, PairData, ProblemData, RetrievalData, every_row, read
 from lira_hf.features import FeatureStore, fill
-from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraForSequenceClassification, LiraHead, LiraProcessor
+from lira_hf.modeling import LiraForCausalLM, LiraForPreTraining, LiraForRetrieval, LiraForSequenceClassification, LiraHead, LiraProcessor
 from lira_hf.training.recipes import Recipe
-from lira_hf.training.stages import arguments, train_anchoring, train_ranking, train_retrieval
+from lira_hf.training.stages import arguments, train_anchoring, train_ranking, train_reasoning, train_retrieval
 
 logger = logging.getLogger(__name__)
 
@@ -39,24 +39,26 @@ class Task:
 TASKS = {
     RetrievalData: Task("retrieval", LiraForRetrieval, train_retrieval, ("products_per_query",)),
     PairData: Task("ranking", LiraForSequenceClassification, train_ranking, config={"num_labels": 1, "problem_type": "regression"}),
+    ProblemData: Task("reasoning", LiraForCausalLM, train_reasoning, ("evaluation_rows",)),
 }
 
 
-def load_data(recipe: Recipe, split: str) -> list[RetrievalData | PairData]:
+def load_data(recipe: Recipe, split: str) -> list[Data]:
     return [read(recipe.data, code, split) for code in recipe.languages]
 
 
-def load_parts(recipe: Recipe) -> tuple[LiraForPreTraining, LiraProcessor, list[RetrievalData | PairData], list[RetrievalData | PairData]]:
+def load_parts(recipe: Recipe) -> tuple[LiraForPreTraining, LiraProcessor, list[Data], list[Data]]:
     """The untrained model, its processor, training and validation data."""
     paths = recipe.backbones.multilingual, recipe.backbones.english
-    processor = LiraProcessor.from_backbones(*paths, prompts=recipe.prompts, max_length=recipe.max_length)
+    llm = {} if recipe.backbones.llm is None else {"llm": recipe.backbones.llm, "llm_prompt": recipe.llm_prompt}
+    processor = LiraProcessor.from_backbones(*paths, prompts=recipe.prompts, max_length=recipe.max_length, **llm)
     train, validation = load_data(recipe, "train"), load_data(recipe, "validation")
     torch.manual_seed(recipe.seed)
     model = LiraForPreTraining.from_backbones(*paths, **{"languages": processor.languages, **recipe.model})
     return model, processor, train, validation
 
 
-def fill_features(recipe: Recipe, model: LiraForPreTraining, processor: LiraProcessor, data: list[RetrievalData | PairData]) -> FeatureStore:
+def fill_features(recipe: Recipe, model: LiraForPreTraining, processor: LiraProcessor, data: list[Data]) -> FeatureStore:
     """The cache of what both stages read, in recipe.features or OUTPUT/features. Recipes may share a folder, whatever their backbones."""
     rows = every_row(data, references=bool(model.config.consistency_weight))
     return fill(recipe.features or Path(recipe.output) / "features", model.lira, processor, rows, dtype=recipe.features_dtype)
@@ -73,6 +75,10 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
     task = TASKS[type(train[0])]
     if recipe.stage not in ("all", "anchoring", task.stage):
         raise ValueError(f"stage: {recipe.stage!r} does not fit {recipe.data}, which is data for {task.stage}")
+    if task.head.can_generate() != (recipe.backbones.llm is not None):
+        needs = "a causal language model is needed" if task.head.can_generate() else "none is allowed"
+        raise ValueError(f"backbones.llm: {recipe.backbones.llm!r}, but for {task.stage} {needs}")
+    llm = {"llm": recipe.backbones.llm} if task.head.can_generate() else {}
     anchored, final = output / "anchoring" / "model", output / "model"
     encoder = fill_features(recipe, model, processor, [*train, *validation]) if recipe.cache_features else processor
     if recipe.stage in ("all", "anchoring") and not (resume and anchored.exists()):
@@ -83,15 +89,15 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
         return anchored
     if resume and final.exists():
         return final
+    torch.manual_seed(recipe.seed)
     if anchored.exists():
-        head = task.head.from_pretrained(anchored, **recipe.model, **task.config)  # stage 2 may be run with other choices than stage 1
+        head = task.head.from_anchored(anchored, **llm, **recipe.model, **task.config)  # stage 2 may be run with other choices than stage 1
         if isinstance(encoder, FeatureStore):
             encoder.check(head.lira)  # an anchored model of an earlier recipe may hold other backbones
     else:
         logger.warning("no stage-1 model in %s: stage 2 starts from an unanchored adaptor", anchored)
-        torch.manual_seed(recipe.seed)
         fields = {"languages": processor.languages, **recipe.model, **task.config}
-        head = task.head.from_backbones(recipe.backbones.multilingual, recipe.backbones.english, **fields)
+        head = task.head.from_backbones(recipe.backbones.multilingual, recipe.backbones.english, **llm, **fields)
     args = arguments(output / task.stage, recipe.seed, getattr(recipe, task.stage))
     options = {name: getattr(recipe, name) for name in task.options}
     log = task.train(head, encoder, train, validation, args, temperature=recipe.language_temperature, resume=resume, **options)

@@ -8,10 +8,19 @@ from typing import Any
 import torch
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
-from lira_hf.collation import AnchoringCollator, Mixture, PairData, RankingCollator, RetrievalCollator, RetrievalData
+from lira_hf.collation import AnchoringCollator, Mixture, PairData, ProblemData, RankingCollator, ReasoningCollator, RetrievalCollator, RetrievalData
 from lira_hf.evaluation.retrieval import score, summary
-from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraForSequenceClassification, LiraHead
-from lira_hf.training.callbacks import CheckpointState, Epochs, ProgressBar, RankingValidation, RetrievalValidation, TrainingLog, last_checkpoint
+from lira_hf.modeling import LiraForCausalLM, LiraForPreTraining, LiraForRetrieval, LiraForSequenceClassification, LiraHead
+from lira_hf.training.callbacks import (
+    CheckpointState,
+    Epochs,
+    ProgressBar,
+    RankingValidation,
+    ReasoningValidation,
+    RetrievalValidation,
+    TrainingLog,
+    last_checkpoint,
+)
 
 SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -109,4 +118,24 @@ def train_ranking(
     return fit(
         model, args, [part.pairs for part in train], RankingCollator(encoder), [RankingValidation(encoder, validation)],
         evaluation=[pair for part in validation for pair in part.pairs], temperature=temperature, resume=resume, show_logs=show_logs,
+    )  # fmt: skip
+
+
+def train_reasoning(
+    model: LiraForCausalLM,
+    encoder,
+    train: list[ProblemData],
+    validation: list[ProblemData],
+    args: TrainingArguments,
+    *,
+    evaluation_rows: int = 64,
+    temperature: float = 1.0,
+    resume: bool = False,
+    show_logs: bool = True,
+) -> list[dict]:
+    """Stage 2 for problems with an answer, of which evaluation_rows of each validation language are answered at each evaluation;
+    returns the log."""
+    return fit(
+        model, args, [part.problems for part in train], ReasoningCollator(encoder), [ReasoningValidation(encoder, validation, evaluation_rows)],
+        evaluation=[problem for part in validation for problem in part.problems], temperature=temperature, resume=resume, show_logs=show_logs,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from lira_hf.catalogue.problems.arithmetic import CHOICES, KINDS
 from lira_hf.catalogue.problems.rows import COLUMNS, MOST_ROWS, Kept, problem_rows, row_count
 from lira_hf.catalogue.problems.words import SPLIT_OF, load_english, load_wording
 from lira_hf.catalogue.splits import SPLITS
-from lira_hf.catalogue.tables import schema_of, table_path
+from lira_hf.catalogue.tables import arrow_schema, table_path
 from lira_hf.languages import ENGLISH, LANGUAGES, check_languages
 
 GROUP_ROWS = 2_000  # a stream gives its first row when a whole group has come
@@ -57,7 +57,7 @@ def write_rows(path: Path, rows: Sequence[Mapping]) -> None:
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema_of(COLUMNS)), path, compression="zstd", row_group_size=GROUP_ROWS)
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=arrow_schema(COLUMNS)), path, compression="zstd", row_group_size=GROUP_ROWS)
 
 
 def render_card(kept: Mapping[str, Mapping[str, Kept]], seed: int, content: str) -> str:
