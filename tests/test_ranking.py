@@ -61,9 +61,10 @@ def test_a_batch_from_features_gives_the_logits_of_one_from_text(data, backbones
     assert text["labels"].tolist() == [pair.score for pair in part.pairs] and "pair_multilingual_features" in cached
     torch.testing.assert_close(model(**text).logits, model(**cached).logits, atol=1e-5, rtol=1e-5)
     assert predictions(model, store, part.pairs, batch_size=4) == pytest.approx(model(**text).logits[:, 0].tolist(), abs=1e-5)
-    sides = {name: [getattr(row, field) for row in (pair.first for pair in part.pairs)] for name, field in (("translations", "translations"), ("scores", "scores"))}
-    other = {f"pair_{name}": [getattr(pair.second, name) for pair in part.pairs] for name in ("translations", "scores")}
-    found = model.predict([p.first.text for p in part.pairs], [p.second.text for p in part.pairs], processor=processor, language="id", **sides, **other)
+    given = {name: [getattr(pair.first, name) for pair in part.pairs] for name in ("translations", "scores")}
+    given |= {f"pair_{name}": [getattr(pair.second, name) for pair in part.pairs] for name in ("translations", "scores")}
+    texts = [[pair.first.text for pair in part.pairs], [pair.second.text for pair in part.pairs]]
+    found = model.predict(*texts, processor=processor, language="id", prompt_name="query", **given)
     torch.testing.assert_close(found, model(**text).logits.detach(), atol=1e-5, rtol=1e-5)
 
 

@@ -88,7 +88,9 @@ def test_a_clean_process_computes_what_this_one_does(opened, processor):
     batch = processor(**INPUT)
     with torch.no_grad():
         expected = stage_1.lira(**batch).embeddings
-        ranked = torch.nn.functional.cosine_similarity(*(stage_1.lira(**processor(list(INPUT["text"])[::way], language=INPUT["language"])).embeddings for way in (1, -1)))
+        ranked = torch.nn.functional.cosine_similarity(
+            *(stage_1.lira(**processor(list(INPUT["text"])[::way], language=INPUT["language"])).embeddings for way in (1, -1))
+        )
         loss, logits = stage_1(**batch).loss.item(), stage_1(**batch).actor_logits.nan_to_num(neginf=-99.0)
     for name in ("published", "saved again"):
         torch.testing.assert_close(torch.tensor(found[name]["embeddings"]), expected, atol=1e-5, rtol=0)
