@@ -771,11 +771,9 @@ class LiraForSequenceClassification(LiraHead):
         if tuple(labels.shape) not in shapes:
             raise ValueError(f"labels: {tuple(labels.shape)} is not allowed; {config.problem_type} needs {shapes[-1]}")
         if config.problem_type == "single_label_classification":
-            bad = labels[(labels >= config.num_labels) | ((labels < 0) & (labels != -100))]  # -100: a row that does not count
-            if not whole or len(bad):
-                raise ValueError(
-                    f"labels: {(bad if len(bad) else labels)[0].item()} is not allowed; whole numbers from 0 to {config.num_labels - 1} are"
-                )
+            bad = labels[(labels >= config.num_labels) | ((labels < 0) & (labels != -100))] if whole else labels  # -100: a row that does not count
+            if len(bad):
+                raise ValueError(f"labels: {bad[0].item()} is not allowed; whole numbers from 0 to {config.num_labels - 1} are")
         return config.problem_type
 
     def _regression(self, predictions: Tensor, labels: Tensor) -> Tensor:

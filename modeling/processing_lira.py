@@ -224,10 +224,11 @@ class LiraProcessor(ProcessorMixin):
                 if value is not None:
                     raise ValueError(f"{name}: given, but neither text_pair nor pair_translations is; give one of them")
             return None
-        second = self.check(text, translations, scores, [row.language for row in rows] if language is None else language, PAIR_NAMES)
-        if len(second) != len(rows):
-            raise ValueError(f"text_pair: {len(second)} second texts for {len(rows)} first ones; one each is needed")
-        return second
+        given = [text] if isinstance(text, str) else text if text is not None else translations
+        if isinstance(given, (list, tuple)) and given and len(given) != len(rows):
+            name = "pair_translations" if text is None else "text_pair"
+            raise ValueError(f"{name}: {len(given)} second texts for {len(rows)} first ones; one each is needed")
+        return self.check(text, translations, scores, [row.language for row in rows] if language is None else language, PAIR_NAMES)
 
     # -- tokens --------------------------------------------------------------------------------------------------------------
 
