@@ -1,7 +1,8 @@
 """LiRA's models: two backbones, frozen unless asked otherwise, Arca, LaSR, and a head for every task.
 
 Letters in shape comments: B rows, K candidate translations, L tokens, S bins, d shared width, d_g and d_h widths of the
-multilingual and the English backbone, D = d_g + d_h, N rows really encoded, C candidate products, Q queries.
+multilingual and the English backbone, D = d_g + d_h, N rows really encoded, C candidate products, Q queries; of the language model T
+tokens of text, w width, V tokens of the vocabulary.
 
 Beware: backbones are frozen in `LiraModel.train`, because `from_pretrained` gives every loaded parameter a gradient again and then
 calls `eval()`.
