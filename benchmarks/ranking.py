@@ -31,12 +31,12 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "ranking.json"
 ARMS = {
     "mse": {"regression": "mse"},
-    "correlation": {"regression": "correlation"},
-    "correlation, queue of 1,024": {"regression": "correlation", "corr_queue_size": 1024},
-    "Pearson alone": {"regression": "correlation", "pearson_weight": 1.0},
+    "correlation": {"regression": "correlation", "corr_queue_size": 1024},
+    "correlation, no queue": {"regression": "correlation", "corr_queue_size": 0},
+    "Pearson alone": {"regression": "correlation", "corr_queue_size": 1024, "pearson_weight": 1.0},
 }
 FROZEN = {"selection": "critic", "correction_scale": 0.0}
-LEARNING_RATES = (5e-4, 1e-3, 2e-3)
+LEARNING_RATES = (2.5e-4, 5e-4, 1e-3)
 SEEDS = (0, 1, 2)
 QUIET = {"disable_tqdm": True, "logging_strategy": "no", "save_total_limit": 1}
 
@@ -113,7 +113,8 @@ def chosen(rates: dict) -> str:
 def conclude(found: dict) -> dict:
     """Test correlations by system, seed by seed, and the differences of every arm to mse with the same seed."""
     systems = {"concat": {name: {**table, "seeds": [table["average"]]} for name, table in found["frozen"].items()}}
-    for arm, rates in found["runs"].items():
+    finished = {arm: rates for arm, rates in found["runs"].items() if all(str(seed) in rates[chosen(rates)] for seed in SEEDS)}
+    for arm, rates in finished.items():
         runs = [rates[chosen(rates)][str(seed)]["test"] for seed in SEEDS]
         systems[arm] = {"learning_rate": float(chosen(rates))}
         for name in ("pearson", "spearman"):
@@ -122,7 +123,7 @@ def conclude(found: dict) -> dict:
             averages = [table["average"] for table in tables]
             systems[arm][name] = {"languages": languages, "average": mean(averages), "seeds": averages}
     against = {}
-    for arm in found["runs"]:
+    for arm in finished:
         if arm != "mse" and "mse" in systems:
             pairs = zip(systems[arm]["pearson"]["seeds"], systems["mse"]["pearson"]["seeds"], strict=True)
             differences = [ours - theirs for ours, theirs in pairs]
@@ -144,7 +145,9 @@ def main() -> None:
     scratch = options.scratch or Path(tempfile.mkdtemp())
     try:
         found = json.loads(options.output.read_text()) if options.output.exists() else {}
-        found = {"runs": found.get("runs", {}), **({"frozen": found["frozen"]} if "frozen" in found else {})}
+        grid = [f"{rate:g}" for rate in LEARNING_RATES]
+        runs = {arm: {rate: seeds for rate, seeds in rates.items() if rate in grid} for arm, rates in found.get("runs", {}).items()}
+        found = {"runs": runs, **({"frozen": found["frozen"]} if "frozen" in found else {})}
         run(found, prepare(scratch, options.multilingual, options.english), options.arms, options.output)
         write_json(options.output, conclude(found))
     finally:

@@ -123,7 +123,7 @@ def test_losses_are_those_of_their_definitions(backbones, pairs):
 
 
 @pytest.mark.parametrize("fields, labels", [
-    ({}, GOLD), ({"corr_queue_size": 4}, GOLD), ({"regression": "mse"}, GOLD), ({"num_labels": 3}, torch.arange(6) % 3),
+    ({"corr_queue_size": 0}, GOLD), ({"corr_queue_size": 4}, GOLD), ({"regression": "mse"}, GOLD), ({"num_labels": 3}, torch.arange(6) % 3),
     ({"num_labels": 2}, torch.eye(2).repeat(3, 1)),
 ], ids=["correlation", "queue", "mse", "classes", "several labels"])  # fmt: skip
 @pytest.mark.parametrize("kind", ["pairs", "singles"])
@@ -155,7 +155,7 @@ def test_cached_features_of_both_sides_give_the_same_logits(backbones, pairs):
 
 
 def test_a_correlating_model_answers_on_the_labels_scale_after_saving_too(backbones, pairs, tmp_path):
-    model = built(backbones, **STILL)
+    model = built(backbones, corr_queue_size=0, **STILL)
     steps(model, {**pairs, "labels": GOLD}, 15, rate=1e-2)
     raw = model(**pairs, labels=GOLD).logits[:, 0].detach()  # in training mode: predictions, to which the line was just fitted
     logits = model.eval()(**pairs).logits[:, 0].detach()
@@ -212,7 +212,7 @@ def test_the_queue_goes_with_a_checkpoint_and_not_with_the_model(backbones, pair
     other.load_queue_state({name: tensor.clone() for name, tensor in model.queue_state().items()})
     assert torch.equal(other.queue.contents()["prediction"], model.queue.contents()["prediction"])
     assert torch.equal(model(**pairs, labels=GOLD).loss, other(**pairs, labels=GOLD).loss)
-    assert not any("queue" in name for name in model.state_dict()) and built(backbones).queue_state() == {}
+    assert not any("queue" in name for name in model.state_dict()) and built(backbones, corr_queue_size=0).queue_state() == {}
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------------------------
