@@ -105,6 +105,10 @@ class LiraPreTrainedModel(PreTrainedModel):
             if module.projection is not None:
                 init.orthogonal_(module.projection.weight)
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Those of the multilingual backbone: there are two, and libraries that shard or wrap a model ask for one."""
+        return (self if isinstance(self, LiraModel) else self.lira).multilingual.get_input_embeddings()
+
     @classmethod
     def from_backbones(cls, multilingual: str, english: str, *, dtype: torch.dtype = torch.float32, **config_fields):
         """A new model around two pretrained backbones.

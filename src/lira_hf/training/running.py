@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from lira_hf.collation import RetrievalData, every_row, read
 from lira_hf.features import FeatureStore, fill
 from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraHead, LiraProcessor
 from lira_hf.training.recipes import Recipe
+from lira_hf.training.sharding import whole
 from lira_hf.training.stages import arguments, train_anchoring, train_retrieval
 
 logger = logging.getLogger(__name__)
@@ -61,10 +63,12 @@ def fill_features(recipe: Recipe, model: LiraForPreTraining, processor: LiraProc
 def run(recipe: Recipe, resume: bool = False) -> Path:
     """Trains the recipe's stages in order and returns the folder of the last stage's model.
 
-    A finished stage is not repeated when resuming; without `resume`, an output that holds checkpoints already is refused."""
+    A finished stage is not repeated when resuming; without `resume`, an output that holds checkpoints already is refused. Under
+    `accelerate launch` or `torchrun` the processes train as one; all of them must see the output's folder."""
     output = Path(recipe.output)
     if not resume and any(output.glob("*/checkpoint-*")):
         raise ValueError(f"output: {recipe.output} holds checkpoints of an earlier run; resume with --resume, or choose another folder")
+    PartialState(cpu=not torch.accelerator.is_available()).wait_for_everyone()  # nobody writes before everybody has looked
     model, processor, train, validation = load_parts(recipe)
     task = TASKS[type(train[0])]
     if recipe.stage not in ("all", "anchoring", task.stage):
@@ -95,12 +99,15 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
     return final
 
 
-def save(model, processor: LiraProcessor, folder: Path, log: list[dict]) -> None:
-    """Model, code, processor and training log, whole or not at all."""
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part)
-    processor.save_pretrained(part)
-    (part / "training_log.json").write_text(json.dumps(log, indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+def save(model: LiraHead, processor: LiraProcessor, folder: Path, log: list[dict]) -> None:
+    """Model, code, processor and training log, whole or not at all. All processes must call it; the main one writes, the others wait."""
+    state, model = PartialState(), whole(model)
+    if state.is_main_process:
+        part = folder.with_name(folder.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        model.save_pretrained(part)
+        processor.save_pretrained(part)
+        (part / "training_log.json").write_text(json.dumps(log, indent=1))
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    state.wait_for_everyone()
