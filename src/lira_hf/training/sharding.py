@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import torch
-from accelerate import DistributedType
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.environment import parse_flag_from_env
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -23,8 +22,8 @@ def shard_on_cpus(args: TrainingArguments) -> None:
     plugin = FullyShardedDataParallelPlugin(**(args.fsdp_plugin_args or {}))
     if args.mixed_precision != "no":
         plugin.set_mixed_precision(args.mixed_precision)
-    state = AcceleratorState(mixed_precision=args.mixed_precision, cpu=True, _from_accelerator=True)
-    state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
+    state = Accelerator(mixed_precision=args.mixed_precision, cpu=True).state  # shared with the Trainer's own Accelerator
+    state.fsdp_plugin, state.distributed_type, PartialState().distributed_type = plugin, DistributedType.FSDP, DistributedType.FSDP
 
 
 def whole(model: LiraHead) -> LiraHead | None:
