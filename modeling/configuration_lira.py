@@ -12,6 +12,7 @@ AUTO_MAP = {
     "AutoConfig": "configuration_lira.LiraConfig",
     "AutoModel": "modeling_lira.LiraForRetrieval",
     "AutoModelForPreTraining": "modeling_lira.LiraForPreTraining",
+    "AutoModelForSequenceClassification": "modeling_lira.LiraForSequenceClassification",
     "AutoProcessor": "processing_lira.LiraProcessor",
 }
 
@@ -24,19 +25,20 @@ CHOICES = {
     "policy": ("expected", "reinforce"),
     "baseline": ("expected", "none"),
     "queue": ("embeddings", "ema", "features", "none"),
+    "regression": ("correlation", "mse"),
 }
 BACKBONES = ("multilingual", "english")
 AT_LEAST_ONE = (
     "num_bins", "width", "actor_width", "fusion_layers", "fusion_heads", "ndcg_k", "hinge_negatives", "collapse_patience", "queue_hardest",
     "queue_chunk",
 )  # fmt: skip
-WHOLE = (*AT_LEAST_ONE, "queue_size")
-POSITIVE = ("contrast_temperature", "rank_temperature", "gate_temperature")
+WHOLE = (*AT_LEAST_ONE, "queue_size", "corr_queue_size")
+POSITIVE = ("contrast_temperature", "rank_temperature", "gate_temperature", "spearman_temperature")
 NOT_NEGATIVE = (
-    "queue_size", "anchor_weight", "contrast_weight", "hinge_margin", "hinge_weight", "mean_variance_weight",
+    "queue_size", "corr_queue_size", "anchor_weight", "contrast_weight", "hinge_margin", "hinge_weight", "mean_variance_weight",
     "consistency_weight", "false_negative_margin", "reward_semantic", "reward_emotional", "reward_pragmatic", "reward_similarity",
 )  # fmt: skip
-FRACTIONS = ("dropout", "path_dropout", "correction_scale", "ema_decay", "collapse_cosine")
+FRACTIONS = ("dropout", "path_dropout", "correction_scale", "ema_decay", "collapse_cosine", "pearson_weight")
 
 
 class LiraConfig(PreTrainedConfig):
@@ -68,9 +70,15 @@ class LiraConfig(PreTrainedConfig):
         false_negative_cosine, false_negative_margin: an unjudged product is no negative when its cosine to a positive
             exceeds the first, or it outscores the best positive by more than the second.
         cross_language_negatives: whether products of another language than the query's count as negatives (ours).
+        regression: objective of problem_type "regression": `correlation` (METHOD 2.4) or `mse`.
+        pearson_weight: a of METHOD 2.4, 0 (ranks only) to 1 (ours). spearman_temperature: of its soft ranks, in standard deviations of
+            the predictions (ours). corr_queue_size: past predictions that a step's are correlated with, 0 for none.
+        num_labels, id2label, label2id, problem_type: of LiraForSequenceClassification, as in transformers.
     """
 
     model_type = "lira"
+    # An evaluation by the Trainer gathers every output not named here; only logits are of one shape in all batches, and small.
+    keys_to_ignore_at_inference = ["embeddings", "multilingual_embeds", "english_embeds", "similarity", "actor_logits", "choice", "losses"]
     sub_configs_defaults = {
         "multilingual_config": SubConfigSpec(config_class=AutoConfig, model_type="xlm-roberta"),
         "english_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
@@ -124,6 +132,10 @@ class LiraConfig(PreTrainedConfig):
     false_negative_cosine: float = 0.95
     false_negative_margin: float = 0.1
     cross_language_negatives: bool = False
+    regression: str = "correlation"
+    pearson_weight: float = 0.5
+    spearman_temperature: float = 0.1
+    corr_queue_size: int = 0
     trainable_backbones: list[str] = field(default_factory=list)
 
     def __post_init__(self, **kwargs):

@@ -29,18 +29,23 @@ from .objectives_lira import (
     collapse_figures,
     consistency_loss,
     contrastive_loss,
+    correlation_loss,
     effective_negatives,
     grades_of,
     hinge_loss,
     judged_among,
+    least_squares_line,
     mean_variance_loss,
+    pearson,
     policy_loss,
     soft_ndcg_loss,
     unsafe_negatives,
 )
-from .queues_lira import DocQueue, SlowCopy, first_of_each, gather_rows, processes
+from .queues_lira import CorrQueue, DocQueue, SlowCopy, first_of_each, gather_rows, processes
 
 logger = logging.get_logger(__name__)
+
+LABEL_FIELDS = {"num_labels", "id2label", "label2id", "problem_type"}  # configuration that every transformers model has
 
 
 class CollapseError(RuntimeError):
@@ -56,6 +61,7 @@ class LiraModelOutput(ModelOutput):
 
     Args:
         loss: scalar, when what it needs was given.
+        logits: [B, num_labels] float, of LiraForSequenceClassification.
         embeddings: [B, d_out] float, L2-normalised; None in stage 1.
         multilingual_embeds: E_lr [B, d]. english_embeds: E_en [B, K, d]; neither is normalised.
         similarity: cos(E_lr, E_en) [B, K] in [-1, 1]. actor_logits: [B, K], -inf where there is no candidate.
@@ -64,6 +70,7 @@ class LiraModelOutput(ModelOutput):
     """
 
     loss: Tensor | None = None
+    logits: Tensor | None = None
     embeddings: Tensor | None = None
     multilingual_embeds: Tensor | None = None
     english_embeds: Tensor | None = None
@@ -81,7 +88,7 @@ class LiraPreTrainedModel(PreTrainedModel):
     base_model_prefix = "lira"
     _supports_sdpa = True
     _supports_flash_attn = True
-    _keep_in_fp32_modules_strict = ["arca", "lasr"]  # else a folder with half-precision backbones opens with half-precision weights here
+    _keep_in_fp32_modules_strict = ["arca", "lasr", "comparison"]  # else a folder with half-precision backbones opens with half-precision weights here
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -104,6 +111,12 @@ class LiraPreTrainedModel(PreTrainedModel):
             init.zeros_(module.correction[-1].bias)
             if module.projection is not None:
                 init.orthogonal_(module.projection.weight)
+        elif isinstance(module, Comparison):
+            init.zeros_(module.correction[-1].weight)
+            init.zeros_(module.correction[-1].bias)
+            for line in (module.line, module.affine):
+                if line is not None:
+                    init.copy_(line, torch.tensor([1.0, 0.0]))
 
     def get_input_embeddings(self) -> None:
         """None: each backbone has its own, and a library that shards or wraps the one of a model leaves LiRA's alone."""
@@ -118,7 +131,7 @@ class LiraPreTrainedModel(PreTrainedModel):
             config_fields: fields of LiraConfig. Poolings default to what a backbone's sentence-transformers files say, else to the
                 last token for decoders and the mean for encoders.
         Raises ValueError for an unknown field or a backbone that cannot be loaded."""
-        known = {f.name for f in fields(LiraConfig) if f.name in LiraConfig.__annotations__}
+        known = {f.name for f in fields(LiraConfig) if f.name in LiraConfig.__annotations__} | LABEL_FIELDS
         for name in config_fields:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
@@ -137,7 +150,8 @@ class LiraPreTrainedModel(PreTrainedModel):
             model = cls(config)
         lira = model if isinstance(model, LiraModel) else model.lira
         lira.multilingual, lira.english = backbones["multilingual"], backbones["english"]
-        for part in (lira.arca, lira.lasr):
+        own = [part for part in model.children() if part not in (lira, lira.multilingual, lira.english, lira.arca, lira.lasr)]
+        for part in (lira.arca, lira.lasr, *own):
             part.to_empty(device="cpu")
             part.apply(model._init_weights)
         return model.eval()
@@ -363,6 +377,22 @@ class LiraHead(LiraPreTrainedModel):
     def across(self, tensor: Tensor, fill: float = 0) -> Tensor:
         """The rows of all processes that train together (see gather_rows), so that N of them equal one with N times the batch."""
         return gather_rows(tensor, fill) if self.training else tensor
+
+    def in_batches(self, lengths: list[int], run, batch_size: int, show_progress_bar: bool, name: str) -> Tensor:
+        """What run(index) gives for the rows in index, [n, ...], in eval mode, for all rows in their order: float32, on the CPU.
+
+        lengths: of the rows; the longest come first, so that running out of memory shows at once."""
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size: {batch_size!r} is not allowed; a whole number of at least 1 is")
+        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+        was_training = self.training
+        self.eval()
+        try:
+            starts = logging.tqdm(range(0, len(order), batch_size), disable=not show_progress_bar, desc=name)
+            found = torch.cat([run(order[start : start + batch_size]).float().cpu() for start in starts])
+        finally:
+            self.train(was_training)
+        return torch.empty_like(found).index_copy_(0, torch.tensor(order), found)
 
     def queue_state(self) -> dict[str, Tensor]:
         """What a checkpoint needs beside the weights: queues and slow copies. Never part of a published model."""
@@ -622,17 +652,167 @@ class LiraForRetrieval(LiraHead):
             batch_size: rows encoded together; longest rows come first, so that running out of memory shows at once.
         Raises ValueError for bad input, naming the argument."""
         rows = processor.check(texts, translations, scores, language)
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size: {batch_size!r} is not allowed; a whole number of at least 1 is")
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i].text or "") - sum(map(len, rows[i].translations)))
-        result = torch.empty(len(rows), self.config.hidden_size)
-        was_training = self.training
-        self.eval()
-        try:
-            for start in logging.tqdm(range(0, len(rows), batch_size), disable=not show_progress_bar, desc="encode"):
-                index = order[start : start + batch_size]
-                batch = processor.batch([rows[i] for i in index], prompt_name=prompt_name).to(self.lira.lasr.path_weight.device)
-                result[index] = self(**batch).embeddings.float().cpu()
-        finally:
-            self.train(was_training)
-        return result
+
+        def embed(index: list[int]) -> Tensor:
+            batch = processor.batch([rows[i] for i in index], prompt_name=prompt_name).to(self.lira.lasr.path_weight.device)
+            return self(**batch).embeddings
+
+        return self.in_batches([row.length for row in rows], embed, batch_size, show_progress_bar, "encode")
+
+
+class Comparison(nn.Module):
+    """Logits [B, num_labels] from one embedding u or two, u and v, by an MLP on [u, v, |u - v|, u v] (ours), zeros where there is no v.
+
+    Its last layer starts at zero. In regression a pair's logit starts as cos(u, v), at step 0 that of the frozen concatenation. `line` is the
+    slope and intercept fitted from such predictions to labels; `affine` those that `mse` learns on top of it."""
+
+    def __init__(self, config: LiraConfig, regression: bool):
+        super().__init__()
+        self.cosine, width = regression and config.num_labels == 1, 4 * config.hidden_size
+        self.correction = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 2 * config.width),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(2 * config.width, config.num_labels),
+        )
+        self.register_buffer("line", torch.tensor([1.0, 0.0]))
+        self.affine = nn.Parameter(torch.tensor([1.0, 0.0])) if regression and config.regression == "mse" else None
+
+    def forward(self, first: Tensor, second: Tensor | None) -> Tensor:
+        """u and v [B, d_out], L2-normalised."""
+        other, apart = (torch.zeros_like(first),) * 2 if second is None else (second, (first - second).abs())
+        logits = self.correction(torch.cat([first, other, apart, first * other], -1))
+        return logits + (first * other).sum(-1, keepdim=True) if self.cosine else logits
+
+    def scaled(self, predictions: Tensor) -> Tensor:
+        """Predictions of a regression on the scale of the labels."""
+        values = self.line[0] * predictions + self.line[1]
+        return values if self.affine is None else self.affine[0] * values + self.affine[1]
+
+    @torch.no_grad()
+    def fit(self, predictions: Tensor, labels: Tensor) -> None:
+        """Fits the line to predictions and labels [n]; where the scale is learned only once, so that learning starts on the right scale."""
+        line = least_squares_line(predictions, labels)
+        unfitted = (self.line == torch.tensor([1.0, 0.0], device=line.device)).all()
+        self.line.copy_(line if self.affine is None else torch.where(unfitted, line, self.line))
+
+
+class LiraForSequenceClassification(LiraHead):
+    """One text or a pair of them: classes, several labels at once, or a score (METHOD 2.4).
+
+    The loss follows config.problem_type, inferred as in transformers where it is None: cross-entropy, binary cross-entropy, or for
+    regression config.regression: `correlation` over the batch and the CorrQueue, or `mse`."""
+
+    def __init__(self, config: LiraConfig):
+        super().__init__(config)
+        self.regression = config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1)
+        self.correlates = self.regression and config.regression == "correlation"
+        if self.correlates and config.num_labels != 1:
+            raise ValueError(f"num_labels: {config.num_labels} is not allowed; regression 'correlation' has 1, regression 'mse' any number")
+        self.comparison = Comparison(config, self.regression)
+        self.queue = CorrQueue(config.corr_queue_size) if self.correlates and config.corr_queue_size else None
+        self.post_init()
+
+    def forward(self, labels: Tensor | None = None, return_loss: bool = True, **inputs: Tensor) -> LiraModelOutput:
+        """inputs as of LiraModel; those of a pair's second text have the same names after `pair_`. The output's embeddings are the first's.
+
+        Args:
+            labels: [B] long classes; [B, num_labels] of 0 and 1; or [B] float scores ([B, num_labels] where there are several).
+        Logits of a regression are on the labels' scale, but for a correlating model in training mode: there they are cosines at first."""
+        pair = {name.removeprefix("pair_"): tensor for name, tensor in inputs.items() if name.startswith("pair_")}
+        output = self.lira.fuse(self.lira.encode_features({name: tensor for name, tensor in inputs.items() if not name.startswith("pair_")}))
+        second = self.lira.fuse(self.lira.encode_features(pair)).embeddings if pair else None
+        if second is not None and len(second) != len(output.embeddings):
+            raise ValueError(f"pair_*: {len(second)} second texts for {len(output.embeddings)} first ones; one each is needed")
+        predictions = self.comparison(output.embeddings, second)  # [B, num_labels]
+        if labels is not None and return_loss:
+            problem = self._problem(labels, predictions)
+            found, labels = self.across(predictions), self.across(labels)  # of all processes
+            if problem == "regression":
+                output.loss = self._regression(found, labels.view_as(found).to(found))
+            elif problem == "single_label_classification":
+                output.loss = F.cross_entropy(found, labels)
+            else:
+                output.loss = F.binary_cross_entropy_with_logits(found, labels.to(found))
+            output.losses = {problem: output.loss.detach()}
+        output.logits = self.comparison.scaled(predictions) if self.regression and not (self.correlates and self.training) else predictions
+        return output
+
+    def _problem(self, labels: Tensor, predictions: Tensor) -> str:
+        """config.problem_type, inferred from the labels and kept where it is None. Raises ValueError for labels that do not fit."""
+        config, whole = self.config, not labels.is_floating_point()
+        if config.problem_type is None:
+            classes = "single_label_classification" if whole and labels.dim() == 1 else "multi_label_classification"
+            config.problem_type = "regression" if self.regression else classes
+        shapes = [(len(predictions),)] if config.problem_type == "single_label_classification" else [tuple(predictions.shape)]
+        if config.problem_type == "regression" and config.num_labels == 1:
+            shapes.append((len(predictions),))
+        if tuple(labels.shape) not in shapes:
+            raise ValueError(f"labels: {tuple(labels.shape)} is not allowed; {config.problem_type} needs {shapes[-1]}")
+        if config.problem_type == "single_label_classification":
+            bad = labels[(labels >= config.num_labels) | ((labels < 0) & (labels != -100))]  # -100: a row that does not count
+            if not whole or len(bad):
+                raise ValueError(f"labels: {(bad if len(bad) else labels)[0].item()} is not allowed; whole numbers from 0 to {config.num_labels - 1} are")
+        return config.problem_type
+
+    def _regression(self, predictions: Tensor, labels: Tensor) -> Tensor:
+        """The loss of predictions [B, num_labels] of all processes; in training the line is fitted and the queue goes on."""
+        if not self.correlates:
+            if self.training:
+                self.comparison.fit(predictions, labels)
+            return F.mse_loss(self.comparison.scaled(predictions), labels)
+        config, own, gold = self.config, predictions[:, 0], labels[:, 0]
+        every, every_gold = self.queue.joined(own, gold) if self.training and self.queue is not None else (own, gold)  # [B + n]
+        loss = correlation_loss(every, every_gold, config.pearson_weight, config.spearman_temperature)
+        self.measure(loss_correlation=loss, pearson=pearson(own.detach(), gold))
+        if self.training:
+            self.comparison.fit(every, every_gold)
+            if self.queue is not None:
+                self._enqueue(own, gold)
+        return loss
+
+    # -- the queue of past predictions ---------------------------------------------------------------------------------
+
+    def _enqueue(self, predictions: Tensor, labels: Tensor) -> None:
+        if self.queue.filled:
+            ages = self.queue.ages().float()
+            self.measure(queue_filled=self.queue.filled, queue_age=ages.mean(), queue_age_max=ages.max())
+        self.queue.push({"prediction": predictions, "label": labels})
+
+    def queue_state(self) -> dict[str, Tensor]:
+        return {f"queue.{name}": tensor for name, tensor in (self.queue.state_dict() if self.queue is not None else {}).items()}
+
+    def load_queue_state(self, state: dict[str, Tensor]) -> None:
+        own = {name.removeprefix("queue."): tensor.to(self.comparison.line.device) for name, tensor in state.items() if name.startswith("queue.")}
+        if self.queue is not None and own:
+            self.queue.load_state_dict(own)
+
+    # -- inference -----------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def predict(
+        self, texts, pairs=None, *, processor, translations=None, pair_translations=None, scores=None, pair_scores=None, language=None,
+        pair_language=None, prompt_name=None, pair_prompt_name=None, batch_size=64, show_progress_bar=False,
+    ) -> Tensor:  # fmt: skip
+        """Logits of texts, or of pairs of them, float32 on the CPU, [N, num_labels] in input order; of a regression on the labels' scale.
+
+        Args:
+            texts: list of N strings (one string counts as a list of one); or None, when translations stand alone.
+            pairs: the second text of each, or None for single texts; pair_* are of these what the others are of texts.
+            processor, translations, scores, language, prompt_name, batch_size: as of LiraForRetrieval.encode.
+            pair_language, pair_prompt_name: None for those of the first text.
+        Raises ValueError for bad input, naming the argument."""
+        rows = processor.check(texts, translations, scores, language)
+        second = processor.check_pair(rows, pairs, pair_translations, pair_scores, pair_language)
+
+        def judge(index: list[int]) -> Tensor:
+            first = [rows[i] for i in index]
+            if second is None:
+                batch = processor.batch(first, prompt_name)
+            else:
+                batch = processor.pair_batch(first, [second[i] for i in index], prompt_name, pair_prompt_name)
+            return self(**batch.to(self.lira.lasr.path_weight.device)).logits
+
+        lengths = [row.length + (second[i].length if second else 0) for i, row in enumerate(rows)]
+        return self.in_batches(lengths, judge, batch_size, show_progress_bar, "predict")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,8 @@ logger = logging.get_logger(__name__)
 
 DEFAULT_LANGUAGES = ("vi", "th", "id", "ms", "ur", "bn", "fil", "en")
 PATHS = ("multilingual", "english")
+NAMES = ("text", "translations", "scores", "language")  # what messages call the arguments of a text, and of a pair's second text
+PAIR_NAMES = ("text_pair", "pair_translations", "pair_scores", "pair_language")
 
 
 @dataclass
@@ -25,6 +28,11 @@ class Row:
     scores: list[tuple[float, float, float] | None] = field(default_factory=list)
     language: str = "und"
     prompt: str | None = None
+
+    @property
+    def length(self) -> int:
+        """Characters of the text and its candidates."""
+        return len(self.text or "") + sum(map(len, self.translations))
 
 
 class LiraProcessor(ProcessorMixin):
@@ -76,8 +84,11 @@ class LiraProcessor(ProcessorMixin):
             "candidate_mask", "translation_scores", "language_ids",
         ]  # fmt: skip
 
-    def __call__(self, text=None, translations=None, scores=None, language=None, prompt_name=None, return_tensors="pt", **kwargs) -> BatchEncoding:
-        """The batch for texts.
+    def __call__(
+        self, text=None, translations=None, scores=None, language=None, prompt_name=None, return_tensors="pt", *, text_pair=None,
+        pair_translations=None, pair_scores=None, pair_language=None, pair_prompt_name=None, **kwargs,
+    ) -> BatchEncoding:  # fmt: skip
+        """The batch for texts, or for pairs of texts.
 
         Args:
             text: list of B strings (or one string); None when translations stand alone. A text whose language is `en` and that has no
@@ -87,52 +98,71 @@ class LiraProcessor(ProcessorMixin):
             language: one code, or one per text; None and codes outside `languages` mean `und`.
             prompt_name: a name of `prompts`, whose prefixes go before text and candidates.
             return_tensors: "pt"; nothing else is supported.
+            text_pair, pair_*: the second text of each pair, and of it what the others are of the first; without a language or a prompt's
+                name of its own it has the first one's.
         Returns multilingual_* [B, L], english_* [B, K, L], candidate_mask [B, K], translation_scores [B, K, 3] (NaN: unscored),
-        language_ids [B]. Raises ValueError that names the argument, the bad value and what is allowed."""
+        language_ids [B]; of second texts the same after `pair_`. Raises ValueError that names the argument, the bad value and what is allowed."""
         if kwargs:
-            raise ValueError(f"{next(iter(kwargs))}: no argument of LiraProcessor; allowed: text, translations, scores, language, prompt_name")
+            allowed = "text, translations, scores, language, prompt_name, pair_prompt_name, " + ", ".join(PAIR_NAMES)
+            raise ValueError(f"{next(iter(kwargs))}: no argument of LiraProcessor; allowed: {allowed}")
         if return_tensors != "pt":
             raise ValueError(f"return_tensors: {return_tensors!r} is not supported; 'pt' is")
-        return self.batch(self.check(text, translations, scores, language), prompt_name=prompt_name)
+        rows = self.check(text, translations, scores, language)
+        second = self.check_pair(rows, text_pair, pair_translations, pair_scores, pair_language)
+        return self.batch(rows, prompt_name) if second is None else self.pair_batch(rows, second, prompt_name, pair_prompt_name)
 
     # -- checking ------------------------------------------------------------------------------------------------------------
 
-    def check(self, text, translations=None, scores=None, language=None) -> list[Row]:
-        """The arguments of __call__ as checked rows."""
+    def check(self, text, translations=None, scores=None, language=None, names: tuple[str, ...] = NAMES) -> list[Row]:
+        """The arguments of __call__ as checked rows; names are what messages call them."""
+        text_name, translations_name, scores_name, language_name = names
         text = [text] if isinstance(text, str) else text
         if text is None and translations is None:
-            raise ValueError("text: None, and translations is None too; give at least one of them")
+            raise ValueError(f"{text_name}: None, and {translations_name} is None too; give at least one of them")
         if isinstance(translations, str):
-            raise ValueError(f"translations: {translations!r} is a string; a list with one list of candidates per text is needed")
-        for name, value in (("text", text), ("translations", translations), ("scores", scores)):
+            raise ValueError(f"{translations_name}: {translations!r} is a string; a list with one list of candidates per text is needed")
+        for name, value in ((text_name, text), (translations_name, translations), (scores_name, scores)):
             if value is not None and (not isinstance(value, (list, tuple)) or not value):
                 raise ValueError(f"{name}: {value!r} is not allowed; a list with at least one entry is")
         count = len(text if text is not None else translations)
-        texts = [None] * count if text is None else [check_text(f"text[{i}]", t) for i, t in enumerate(text)]
-        for name, value in (("translations", translations), ("scores", scores)):
+        texts = [None] * count if text is None else [check_text(f"{text_name}[{i}]", t) for i, t in enumerate(text)]
+        for name, value in ((translations_name, translations), (scores_name, scores)):
             if value is not None and len(value) != count:
                 raise ValueError(f"{name}: {len(value)} entries for {count} texts; one per text is needed")
         if language is None or isinstance(language, str):
             language = [language] * count
         if not isinstance(language, (list, tuple)) or len(language) != count:
-            raise ValueError(f"language: {language!r} is not allowed; one code, or a list with one code for each of the {count} texts, is")
+            raise ValueError(f"{language_name}: {language!r} is not allowed; one code, or a list with one code for each of the {count} texts, is")
         rows = []
         for i in range(count):
             if language[i] is not None and not isinstance(language[i], str):
-                raise ValueError(f"language[{i}]: {language[i]!r} is not a string; a code such as {self.languages[0]!r} is needed")
+                raise ValueError(f"{language_name}[{i}]: {language[i]!r} is not a string; a code such as {self.languages[0]!r} is needed")
             candidates = translations[i] if translations is not None else None
             candidates = [candidates] if isinstance(candidates, str) else candidates or []
             if not isinstance(candidates, (list, tuple)):
-                raise ValueError(f"translations[{i}]: {candidates!r} is not allowed; a list of strings is")
-            candidates = [check_text(f"translations[{i}][{k}]", c) for k, c in enumerate(candidates)]
+                raise ValueError(f"{translations_name}[{i}]: {candidates!r} is not allowed; a list of strings is")
+            candidates = [check_text(f"{translations_name}[{i}][{k}]", c) for k, c in enumerate(candidates)]
             given = scores[i] if scores is not None and scores[i] is not None else [None] * len(candidates)
-            row = Row(texts[i], candidates, check_scores(f"scores[{i}]", given, len(candidates)), language[i] or "und")
+            row = Row(texts[i], candidates, check_scores(f"{scores_name}[{i}]", given, len(candidates)), language[i] or "und")
             if row.language == "en" and row.text is not None and not candidates:
                 row.text, row.translations, row.scores = None, [row.text], [None]  # an English text is its own translation
             if row.text is None and not row.translations:
-                raise ValueError(f"translations[{i}]: empty, and there is no text either; give at least one of them")
+                raise ValueError(f"{translations_name}[{i}]: empty, and there is no text either; give at least one of them")
             rows.append(row)
         return rows
+
+    def check_pair(self, rows: list[Row], text=None, translations=None, scores=None, language=None) -> list[Row] | None:
+        """The second texts of pairs, whose first ones are rows, checked; None where there are none. Without a language they have the first's."""
+        if text is None and translations is None:
+            for name, value in (("pair_scores", scores), ("pair_language", language)):
+                if value is not None:
+                    raise ValueError(f"{name}: given, but neither text_pair nor pair_translations is; give one of them")
+            return None
+        given = [text] if isinstance(text, str) else text if text is not None else translations
+        if isinstance(given, (list, tuple)) and given and len(given) != len(rows):
+            name = "pair_translations" if text is None else "text_pair"
+            raise ValueError(f"{name}: {len(given)} second texts for {len(rows)} first ones; one each is needed")
+        return self.check(text, translations, scores, [row.language for row in rows] if language is None else language, PAIR_NAMES)
 
     # -- tokens --------------------------------------------------------------------------------------------------------------
 
@@ -140,8 +170,7 @@ class LiraProcessor(ProcessorMixin):
         """The batch of checked rows (see __call__)."""
         prompts = [prompt_name or row.prompt for row in rows]
         for name in prompts:
-            if name is not None and name not in self.prompts:
-                raise ValueError(f"prompt_name: {name!r} is not known; allowed: {', '.join(sorted(self.prompts))}")
+            self.check_prompt("prompt_name", name)
         data = self.beside_text(rows)
         here, real = torch.tensor([row.text is not None for row in rows]), data["candidate_mask"]
         texts = [self.prefixed("multilingual", row.text or "", name) for row, name in zip(rows, prompts, strict=True)]
@@ -155,6 +184,15 @@ class LiraProcessor(ProcessorMixin):
                 spread[real] = tensor
             data[f"english_{name}"] = spread
         return BatchEncoding({name: data[name] for name in self.model_input_names})
+
+    def pair_batch(self, rows: list[Row], second: list[Row], prompt_name: str | None = None, pair_prompt_name: str | None = None) -> BatchEncoding:
+        """The batch of pairs of checked rows; the second ones have the first ones' prompt, unless it is given."""
+        self.check_prompt("pair_prompt_name", pair_prompt_name)
+        return BatchEncoding({**self.batch(rows, prompt_name), **paired(self.batch(second, pair_prompt_name or prompt_name))})
+
+    def check_prompt(self, argument: str, name: str | None) -> None:
+        if name is not None and name not in self.prompts:
+            raise ValueError(f"{argument}: {name!r} is not known; allowed: {', '.join(sorted(self.prompts))}")
 
     def beside_text(self, rows: list[Row]) -> dict[str, torch.Tensor]:
         """What a batch holds beside texts: candidate_mask [B, K], translation_scores [B, K, 3], and language_ids [B], the place in
@@ -181,6 +219,11 @@ class LiraProcessor(ProcessorMixin):
         if any(encoding.overflowing for encoding in encoded.encodings or ()):
             logger.warning_once(f"texts longer than {self.max_length} tokens are truncated (max_length of the processor); said once")
         return encoded["input_ids"], encoded["attention_mask"]
+
+
+def paired(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A batch of second texts, under the names that it has in a batch of pairs."""
+    return {f"pair_{name}": tensor for name, tensor in batch.items()}
 
 
 def check_text(name: str, text) -> str:

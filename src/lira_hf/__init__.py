@@ -3,7 +3,7 @@
 import importlib
 
 __version__ = "0.1.0"
-__all__ = ["LiraConfig", "LiraForPreTraining", "LiraForRetrieval", "LiraModel", "LiraProcessor"]
+__all__ = ["LiraConfig", "LiraForPreTraining", "LiraForRetrieval", "LiraForSequenceClassification", "LiraModel", "LiraProcessor"]
 
 
 def __getattr__(name: str):

@@ -62,6 +62,19 @@ def build(
 
 
 @data.command()
+def similarity(
+    output: Annotated[Path, typer.Option(help="New folder for the data set.")],
+    rows: Annotated[int, typer.Option(min=20, help="Pairs of each language, over all splits.")] = 2000,
+    languages: Languages = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Builds LazSimilarity: pairs of queries with a graded similarity from 0 to 5, for ranking. The same seed gives the same bytes."""
+    from lira_hf.catalogue.similarity_builder import build_similarity
+
+    typer.echo(f"built {build_similarity(output, rows, codes(languages), seed)}")
+
+
+@data.command()
 def noise() -> None:
     """Prints the simulated translators and their critic as YAML, to be changed and given to `data build --noise`."""
     from lira_hf.catalogue.candidates import Desk

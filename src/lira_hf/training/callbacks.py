@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import ProgressCallback, TrainerCallback
 
-from lira_hf.collation import RetrievalData
-from lira_hf.evaluation.retrieval import score, summary
+from lira_hf.collation import PairData, RetrievalData
+from lira_hf.evaluation import ranking, retrieval
 
 STATE_FILE = "lira_state.safetensors"  # beside a checkpoint's weights: queue and slow copy, and the names of its other files
 
@@ -43,9 +43,23 @@ class RetrievalValidation(TrainerCallback):
         self.encoder, self.data = encoder, data
 
     def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
-        metrics["eval_ndcg@10"] = summary(score(model, self.encoder, self.data), self.data)["average"]
+        metrics["eval_ndcg@10"] = retrieval.summary(retrieval.score(model, self.encoder, self.data), self.data)["average"]
         if state.log_history:
             state.log_history[-1]["eval_ndcg@10"] = metrics["eval_ndcg@10"]
+
+
+class RankingValidation(TrainerCallback):
+    """Adds validation correlations (`eval_pearson`, `eval_spearman`, -100 to 100, mean over languages) to each evaluation."""
+
+    def __init__(self, encoder, data: list[PairData]):
+        self.encoder, self.data = encoder, data
+
+    def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
+        found = ranking.summary(ranking.score(model, self.encoder, self.data))
+        values = {f"eval_{name}": table["average"] for name, table in found.items()}
+        metrics.update(values)
+        if state.log_history:
+            state.log_history[-1].update(values)
 
 
 class CheckpointState(TrainerCallback):

@@ -24,14 +24,14 @@ class Backbones(BaseModel):
 class Recipe(BaseModel):
     """A training recipe, as a YAML file holds it.
 
-    `model` takes fields of LiraConfig; `anchoring` and `retrieval` take fields of TrainingArguments; the rest is explained in
+    `model` takes fields of LiraConfig; `anchoring`, `retrieval` and `ranking` take fields of TrainingArguments; the rest is explained in
     configs/tiny.yaml."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
     data: str
     backbones: Backbones
     output: str
-    stage: Literal["all", "anchoring", "retrieval"] = "all"
+    stage: Literal["all", "anchoring", "retrieval", "ranking"] = "all"
     languages: list[str] | None = None
     seed: int = Field(0, ge=0)
     max_length: int = Field(128, ge=4)
@@ -44,6 +44,7 @@ class Recipe(BaseModel):
     model: dict[str, Any] = {}
     anchoring: dict[str, Any] = {}
     retrieval: dict[str, Any] = {}
+    ranking: dict[str, Any] = {}
 
     @field_validator("languages")
     @classmethod
@@ -57,7 +58,7 @@ class Recipe(BaseModel):
             "model", values, set(LiraConfig.__annotations__) - {"multilingual_config", "english_config", "model_type", "sub_configs_defaults"}
         )
 
-    @field_validator("anchoring", "retrieval")
+    @field_validator("anchoring", "retrieval", "ranking")
     @classmethod
     def _arguments(cls, values: dict[str, Any], info) -> dict[str, Any]:
         return known_fields(info.field_name, values, {f.name for f in fields(TrainingArguments) if f.init} - {"output_dir"})

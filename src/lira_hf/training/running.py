@@ -9,42 +9,46 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
 
-from lira_hf.collation import RetrievalData, every_row, read
+from lira_hf.collation import PairData, RetrievalData, every_row, read
 from lira_hf.features import FeatureStore, fill
-from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraHead, LiraProcessor
+from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraForSequenceClassification, LiraHead, LiraProcessor
 from lira_hf.training.recipes import Recipe
 from lira_hf.training.sharding import whole
-from lira_hf.training.stages import arguments, train_anchoring, train_retrieval
+from lira_hf.training.stages import arguments, train_anchoring, train_ranking, train_retrieval
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a kind of data is for: the stage after anchoring, its head, its training, and the recipe fields that the training takes."""
+    """What a kind of data is for: the stage after anchoring, its head, its training, the recipe fields that the training takes, and
+    the configuration that its head needs."""
 
     stage: str
     head: type[LiraHead]
     train: Callable[..., list[dict]]
     options: tuple[str, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 TASKS = {
     RetrievalData: Task("retrieval", LiraForRetrieval, train_retrieval, ("products_per_query",)),
+    PairData: Task("ranking", LiraForSequenceClassification, train_ranking, config={"num_labels": 1, "problem_type": "regression"}),
 }
 
 
-def load_data(recipe: Recipe, split: str) -> list[RetrievalData]:
+def load_data(recipe: Recipe, split: str) -> list[RetrievalData | PairData]:
     return [read(recipe.data, code, split) for code in recipe.languages]
 
 
-def load_parts(recipe: Recipe) -> tuple[LiraForPreTraining, LiraProcessor, list[RetrievalData], list[RetrievalData]]:
+def load_parts(recipe: Recipe) -> tuple[LiraForPreTraining, LiraProcessor, list[RetrievalData | PairData], list[RetrievalData | PairData]]:
     """The untrained model, its processor, training and validation data."""
     paths = recipe.backbones.multilingual, recipe.backbones.english
     processor = LiraProcessor.from_backbones(*paths, prompts=recipe.prompts, max_length=recipe.max_length)
@@ -54,7 +58,7 @@ def load_parts(recipe: Recipe) -> tuple[LiraForPreTraining, LiraProcessor, list[
     return model, processor, train, validation
 
 
-def fill_features(recipe: Recipe, model: LiraForPreTraining, processor: LiraProcessor, data: list[RetrievalData]) -> FeatureStore:
+def fill_features(recipe: Recipe, model: LiraForPreTraining, processor: LiraProcessor, data: list[RetrievalData | PairData]) -> FeatureStore:
     """The cache of what both stages read, in recipe.features or OUTPUT/features. Recipes may share a folder, whatever their backbones."""
     rows = every_row(data, references=bool(model.config.consistency_weight))
     return fill(recipe.features or Path(recipe.output) / "features", model.lira, processor, rows, dtype=recipe.features_dtype)
@@ -84,13 +88,13 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
     if resume and final.exists():
         return final
     if anchored.exists():
-        head = task.head.from_pretrained(anchored, **recipe.model)  # stage 2 may be run with other choices than stage 1
+        head = task.head.from_pretrained(anchored, **recipe.model, **task.config)  # stage 2 may be run with other choices than stage 1
         if isinstance(encoder, FeatureStore):
             encoder.check(head.lira)  # an anchored model of an earlier recipe may hold other backbones
     else:
         logger.warning("no stage-1 model in %s: stage 2 starts from an unanchored adaptor", anchored)
         torch.manual_seed(recipe.seed)
-        fields = {"languages": processor.languages, **recipe.model}
+        fields = {"languages": processor.languages, **recipe.model, **task.config}
         head = task.head.from_backbones(recipe.backbones.multilingual, recipe.backbones.english, **fields)
     args = arguments(output / task.stage, recipe.seed, getattr(recipe, task.stage))
     options = {name: getattr(recipe, name) for name in task.options}

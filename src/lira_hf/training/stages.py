@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
-from lira_hf.collation import AnchoringCollator, Mixture, RetrievalCollator, RetrievalData
+from lira_hf.collation import AnchoringCollator, Mixture, PairData, RankingCollator, RetrievalCollator, RetrievalData
 from lira_hf.evaluation.retrieval import score, summary
-from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraHead
-from lira_hf.training.callbacks import CheckpointState, Epochs, ProgressBar, RetrievalValidation, TrainingLog, last_checkpoint
+from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraForSequenceClassification, LiraHead
+from lira_hf.training.callbacks import CheckpointState, Epochs, ProgressBar, RankingValidation, RetrievalValidation, TrainingLog, last_checkpoint
 from lira_hf.training.sharding import shard_on_cpus
 
 SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -101,3 +101,21 @@ def shrink(model: LiraForRetrieval, encoder, validation: list[RetrievalData]) ->
         found[value] = summary(score(model, encoder, validation), validation)["average"]
     model.config.correction_scale = max(found, key=lambda value: (found[value], value))
     return found
+
+
+def train_ranking(
+    model: LiraForSequenceClassification,
+    encoder,
+    train: list[PairData],
+    validation: list[PairData],
+    args: TrainingArguments,
+    *,
+    temperature: float = 1.0,
+    resume: bool = False,
+    show_logs: bool = True,
+) -> list[dict]:
+    """Stage 2 for pairs with a gold score; returns the log."""
+    return fit(
+        model, args, [part.pairs for part in train], RankingCollator(encoder), [RankingValidation(encoder, validation)],
+        evaluation=[pair for part in validation for pair in part.pairs], temperature=temperature, resume=resume, show_logs=show_logs,
+    )  # fmt: skip
