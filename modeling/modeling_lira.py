@@ -633,7 +633,7 @@ class LiraForRetrieval(LiraHead):
         if self.queue is not None and parts["queue"]:
             self.queue.load_state_dict(parts["queue"])
         if self.slow is not None:
-            self.slow.load_state_dict(parts["slow"], self.lira.arca, self.lira.lasr)
+            self.slow.load_state_dict(parts["slow"])
 
     # -- inference -----------------------------------------------------------------------------------------------------------
 
