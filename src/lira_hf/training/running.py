@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from lira_hf.collation import Data, PairData, ProblemData, RetrievalData, every_row, read
 from lira_hf.features import FeatureStore, fill
 from lira_hf.modeling import LiraForCausalLM, LiraForPreTraining, LiraForRetrieval, LiraForSequenceClassification, LiraHead, LiraProcessor
 from lira_hf.training.recipes import Recipe
+from lira_hf.training.sharding import whole
 from lira_hf.training.stages import arguments, train_anchoring, train_ranking, train_reasoning, train_retrieval
 
 logger = logging.getLogger(__name__)
@@ -67,10 +69,12 @@ def fill_features(recipe: Recipe, model: LiraForPreTraining, processor: LiraProc
 def run(recipe: Recipe, resume: bool = False) -> Path:
     """Trains the recipe's stages in order and returns the folder of the last stage's model.
 
-    A finished stage is not repeated when resuming; without `resume`, an output that holds checkpoints already is refused."""
+    A finished stage is not repeated when resuming; without `resume`, an output that holds checkpoints already is refused. Under
+    `accelerate launch` or `torchrun` the processes train as one; all of them must see the output's folder."""
     output = Path(recipe.output)
     if not resume and any(output.glob("*/checkpoint-*")):
         raise ValueError(f"output: {recipe.output} holds checkpoints of an earlier run; resume with --resume, or choose another folder")
+    PartialState(cpu=not torch.accelerator.is_available()).wait_for_everyone()  # nobody writes before everybody has looked
     model, processor, train, validation = load_parts(recipe)
     task = TASKS[type(train[0])]
     if recipe.stage not in ("all", "anchoring", task.stage):
@@ -105,12 +109,15 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
     return final
 
 
-def save(model, processor: LiraProcessor, folder: Path, log: list[dict]) -> None:
-    """Model, code, processor and training log, whole or not at all."""
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part)
-    processor.save_pretrained(part)
-    (part / "training_log.json").write_text(json.dumps(log, indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+def save(model: LiraHead, processor: LiraProcessor, folder: Path, log: list[dict]) -> None:
+    """Model, code, processor and training log, whole or not at all. All processes must call it; the main one writes, the others wait."""
+    state, model = PartialState(), whole(model)
+    if state.is_main_process:
+        part = folder.with_name(folder.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        model.save_pretrained(part)
+        processor.save_pretrained(part)
+        (part / "training_log.json").write_text(json.dumps(log, indent=1))
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    state.wait_for_everyone()

@@ -21,12 +21,20 @@ from lira_hf.training.callbacks import (
     TrainingLog,
     last_checkpoint,
 )
+from lira_hf.training.sharding import shard_on_cpus
 
 SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def arguments(output: Path, seed: int, values: dict[str, Any]) -> TrainingArguments:
-    defaults = {"report_to": "none", "remove_unused_columns": False, "dataloader_pin_memory": False, "save_total_limit": 2}
+    """TrainingArguments with this library's defaults. Raises ValueError for a save_total_limit of 1."""
+    kept = 3 if values.get("load_best_model_at_end") else 2  # the best, the last whole one, and the one that is being written
+    if values.get("save_total_limit") == 1:
+        raise ValueError("save_total_limit: 1 is not allowed; at least 2 is, because the older checkpoint goes before the newer is whole")
+    defaults = {
+        "report_to": "none", "remove_unused_columns": False, "dataloader_pin_memory": False, "save_total_limit": kept,
+        "use_cpu": not torch.accelerator.is_available(),  # else accelerate takes torchrun's processes on CPUs for strangers
+    }  # fmt: skip
     return TrainingArguments(output_dir=str(output), seed=seed, data_seed=seed, **{**defaults, **values})
 
 
@@ -43,6 +51,7 @@ def fit(
 ) -> list[dict]:
     """Trains a head on the items of each language; returns the log. With `resume`, from the newest whole checkpoint, if there is one."""
     torch.manual_seed(args.seed)
+    shard_on_cpus(args)
     trainer = Trainer(
         model=model,
         args=args,
