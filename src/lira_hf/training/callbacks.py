@@ -39,10 +39,10 @@ class RetrievalValidation(TrainerCallback):
     def __init__(self, encoder, data: list[RetrievalData]):
         self.encoder, self.data = encoder, data
 
-    def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
-        metrics["eval_ndcg@10"] = summary(score(model, self.encoder, self.data), self.data)["average"]
-        if state.log_history:
-            state.log_history[-1]["eval_ndcg@10"] = metrics["eval_ndcg@10"]
+    def on_log(self, args, state, control, model=None, logs=None, **kwargs):
+        if logs is not None and "eval_runtime" in logs:  # on_evaluate would be too late for those that report
+            logs["eval_ndcg@10"] = summary(score(model, self.encoder, self.data), self.data)["average"]
+            state.log_history[-1]["eval_ndcg@10"] = logs["eval_ndcg@10"]
 
 
 class CheckpointState(TrainerCallback):
