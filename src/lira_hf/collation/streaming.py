@@ -42,12 +42,17 @@ class Streamed:
     def __iter__(self) -> Iterator[Any]:
         return map(self.make, dicts(self.rows))
 
-    def passes(self, seed: int) -> Iterator[Any]:
-        """Its items without end, each pass in another order; a field `draw` of an item gets the number of the pass."""
-        shuffled = self.rows.shuffle(seed=seed, buffer_size=SHUFFLED)
+    def passes(self, seed: int, keep: Callable[[Any], bool]) -> Iterator[Any]:
+        """The items to keep without end, each pass in another order; a field `draw` of an item gets the number of the pass. It ends
+        after a pass that found none to keep."""
+        shuffled, found = self.rows.shuffle(seed=seed, buffer_size=SHUFFLED), True
         for number in itertools.count():
+            if not found:
+                return
+            found = False
             shuffled.set_epoch(number)
-            for item in map(self.make, dicts(shuffled)):
+            for item in filter(keep, map(self.make, dicts(shuffled))):
+                found = True
                 yield replace(item, draw=number) if hasattr(item, "draw") else item
 
 
@@ -129,13 +134,14 @@ class Stream(TorchIterableDataset):
         parts: the streams of each language. temperature: as of Mixture, where a language's count is that of its rows; within a language each
             stream gets as much as it has rows. keep: which items there are at all.
     All processes draw alike and each keeps its own part of every batch (accelerate's IterableDatasetShard): together they read what one
-    process with the batch of all would read. Workers take turns by batches. What a resumed run has had is drawn again and dropped
-    before it is made into a batch."""
+    process with the batch of all would read. Workers take turns by batches. What a resumed run has had is drawn again, but comes as None."""
 
     def __init__(self, parts: Sequence[Sequence[Streamed]], temperature: float = 1.0, seed: int = 0, keep: Callable[[Any], bool] = lambda item: True):
         if not temperature > 0:
             raise ValueError(f"temperature: {temperature!r} is not allowed; a number above 0 is")
         counts = [sum(map(len, part)) for part in parts]
+        if not any(counts):
+            raise ValueError("data: no rows to train on")
         self.streams = [stream for part in parts for stream in part]
         self.weights = [
             share * len(stream) / max(1, count)
@@ -151,15 +157,31 @@ class Stream(TorchIterableDataset):
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         workers, own = (worker.num_workers, worker.id) if worker else (1, 0)
-        for place, item in enumerate(itertools.islice(self.draws(), self.begin, None)):
+        for place, item in enumerate(self.draws()):
             if place // self.batch % workers == own:
-                yield item
+                yield item if place >= self.begin else None
 
     def draws(self) -> Iterator[Any]:
         rng = random.Random(self.seed)
-        passes = [filter(self.keep, stream.passes(self.seed)) for stream in self.streams]
-        while True:
-            yield next(rng.choices(passes, self.weights)[0])
+        passes, weights = [stream.passes(self.seed, self.keep) for stream in self.streams], list(self.weights)
+        while any(weights):
+            index = rng.choices(range(len(passes)), weights)[0]
+            item = next(passes[index], None)
+            if item is None:  # such as the rows of queries, where only products have translations
+                weights[index] = 0
+            else:
+                yield item
+        raise ValueError("data: no row is of use to this stage; stage 1 needs rows with a text and a translation")
+
+
+class LateCollator:
+    """A collator for a Stream, which makes nothing of a batch that a resumed run has had."""
+
+    def __init__(self, collator: Callable[[list], dict]):
+        self.collator = collator
+
+    def __call__(self, items: list) -> dict:
+        return {} if items[0] is None else self.collator(items)
 
 
 def count_rows(folder: str | Path, config: str, split: str) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
-from lira_hf.collation import AnchoringCollator, Mixture, RetrievalCollator, RetrievalData, RetrievalStream, Stream, can_be_anchored
+from lira_hf.collation import AnchoringCollator, LateCollator, Mixture, RetrievalCollator, RetrievalData, RetrievalStream, Stream, can_be_anchored
 from lira_hf.evaluation.retrieval import score, summary
 from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraHead
 from lira_hf.training.adapters import backbones
@@ -54,7 +54,8 @@ def fit(
     checkpoint = last_checkpoint(args.output_dir) if resume else None
     train = Mixture(train, temperature, args.seed) if isinstance(train, list) else train
     if isinstance(train, Stream):
-        read_as_stream(train, args, checkpoint)
+        divide(train, args, checkpoint)
+        collator = LateCollator(collator)
     trainer = StageTrainer(
         model=model,
         args=args,
@@ -73,11 +74,9 @@ def fit(
     return trainer.state.log_history
 
 
-def read_as_stream(stream: Stream, args: TrainingArguments, checkpoint: str | None) -> None:
-    """Has each process collate its own part of a batch, and the stream, not the Trainer, pass over what a checkpoint has had: the
-    Trainer would make a batch of it first."""
+def divide(stream: Stream, args: TrainingArguments, checkpoint: str | None) -> None:
+    """Has each process collate its own part of a batch, and tells the stream what a checkpoint has had, which the Trainer skips."""
     args.accelerator_config.dispatch_batches = False  # else one process would collate for all, and accelerate slice what has no common length
-    args.ignore_data_skip = True
     batch = args.train_batch_size * args.world_size
     steps = int(Path(checkpoint).name.split("-")[1]) if checkpoint else 0
     stream.divide(batch, begin=steps * args.gradient_accumulation_steps * batch)
