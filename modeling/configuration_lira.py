@@ -12,6 +12,8 @@ AUTO_MAP = {
     "AutoConfig": "configuration_lira.LiraConfig",
     "AutoModel": "modeling_lira.LiraForRetrieval",
     "AutoModelForPreTraining": "modeling_lira.LiraForPreTraining",
+    "AutoModelForSequenceClassification": "modeling_lira.LiraForSequenceClassification",
+    "AutoModelForCausalLM": "modeling_lira.LiraForCausalLM",
     "AutoProcessor": "processing_lira.LiraProcessor",
 }
 
@@ -24,19 +26,20 @@ CHOICES = {
     "policy": ("expected", "reinforce"),
     "baseline": ("expected", "none"),
     "queue": ("embeddings", "ema", "features", "none"),
+    "regression": ("correlation", "mse"),
 }
-BACKBONES = ("multilingual", "english")
+BACKBONES = ("multilingual", "english", "llm")
 AT_LEAST_ONE = (
     "num_bins", "width", "actor_width", "fusion_layers", "fusion_heads", "ndcg_k", "hinge_negatives", "collapse_patience", "queue_hardest",
     "queue_chunk",
 )  # fmt: skip
-WHOLE = (*AT_LEAST_ONE, "queue_size")
-POSITIVE = ("contrast_temperature", "rank_temperature", "gate_temperature")
+WHOLE = (*AT_LEAST_ONE, "queue_size", "corr_queue_size")
+POSITIVE = ("contrast_temperature", "rank_temperature", "gate_temperature", "spearman_temperature")
 NOT_NEGATIVE = (
-    "queue_size", "anchor_weight", "contrast_weight", "hinge_margin", "hinge_weight", "mean_variance_weight",
+    "queue_size", "corr_queue_size", "anchor_weight", "contrast_weight", "hinge_margin", "hinge_weight", "mean_variance_weight",
     "consistency_weight", "false_negative_margin", "reward_semantic", "reward_emotional", "reward_pragmatic", "reward_similarity",
 )  # fmt: skip
-FRACTIONS = ("dropout", "path_dropout", "correction_scale", "ema_decay", "collapse_cosine")
+FRACTIONS = ("dropout", "path_dropout", "correction_scale", "ema_decay", "collapse_cosine", "pearson_weight")
 
 
 class LiraConfig(PreTrainedConfig):
@@ -45,6 +48,7 @@ class LiraConfig(PreTrainedConfig):
     Args:
         multilingual_config, english_config: configurations of the two frozen backbones (any AutoModel encoder,
             decoder-embedding, or encoder–decoder, of which the encoder is used).
+        llm_config: configuration of the causal language model of LiraForCausalLM; None, the default, for every other head.
         multilingual_pooling, english_pooling: how a backbone's own sentence vector is pooled: mean, cls (first token), last.
         languages: codes with a language token of their own; any other code uses the `und` row.
         num_bins: S, bins per path (METHOD 1.1). width: d, the shared width (1.2).
@@ -64,20 +68,28 @@ class LiraConfig(PreTrainedConfig):
         queue, queue_size, ema_decay: kind of the DocQueue, its entries, and the decay of the slow copy for `ema`.
         queue_hardest: queued products that a query is compared with, its best-scoring ones (ours). queue_chunk: how many queued
             features are embedded at a time.
-        trainable_backbones: backbones that are trained too, of multilingual and english; none by default.
+        trainable_backbones: backbones that are trained too, of multilingual, english and llm; none by default.
         false_negative_cosine, false_negative_margin: an unjudged product is no negative when its cosine to a positive
             exceeds the first, or it outscores the best positive by more than the second.
         cross_language_negatives: whether products of another language than the query's count as negatives (ours).
+        regression: objective of problem_type "regression": `correlation` (METHOD 2.4) or `mse`.
+        pearson_weight: a of METHOD 2.4, 0 (ranks only) to 1 (ours). spearman_temperature: of its soft ranks, in standard deviations of
+            the predictions (ours). corr_queue_size: past predictions that a step's are correlated with, 0 for none.
+        num_labels, id2label, label2id, problem_type: of LiraForSequenceClassification, as in transformers.
     """
 
     model_type = "lira"
+    # An evaluation by the Trainer gathers every output not named here; only logits are of one shape in all batches, and small.
+    keys_to_ignore_at_inference = ["embeddings", "multilingual_embeds", "english_embeds", "similarity", "actor_logits", "choice", "losses"]
     sub_configs_defaults = {
         "multilingual_config": SubConfigSpec(config_class=AutoConfig, model_type="xlm-roberta"),
         "english_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
+        "llm_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen3", optional=True),
     }
 
     multilingual_config: dict | PreTrainedConfig | None = None
     english_config: dict | PreTrainedConfig | None = None
+    llm_config: dict | PreTrainedConfig | None = None
     multilingual_pooling: str = "mean"
     english_pooling: str = "mean"
     languages: list[str] = field(default_factory=lambda: ["vi", "th", "id", "ms", "ur", "bn", "fil", "en"])
@@ -124,6 +136,10 @@ class LiraConfig(PreTrainedConfig):
     false_negative_cosine: float = 0.95
     false_negative_margin: float = 0.1
     cross_language_negatives: bool = False
+    regression: str = "correlation"
+    pearson_weight: float = 0.5
+    spearman_temperature: float = 0.1
+    corr_queue_size: int = 0
     trainable_backbones: list[str] = field(default_factory=list)
 
     def __post_init__(self, **kwargs):
@@ -160,6 +176,12 @@ class LiraConfig(PreTrainedConfig):
             raise ValueError(f"languages: {self.languages!r} must be a list of distinct codes")
         if self.embedding_dim is not None and not (isinstance(self.embedding_dim, int) and 1 <= self.embedding_dim <= self.concat_dim):
             raise ValueError(f"embedding_dim: {self.embedding_dim!r} is not allowed; None or 1 to {self.concat_dim} (d_g + d_h) is")
+
+    def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:
+        """The language model's configuration, where generation asks for the decoder's and there is one."""
+        if decoder and self.llm_config is not None:
+            return self.llm_config.get_text_config(decoder=True)
+        return super().get_text_config(decoder=decoder, encoder=encoder)
 
     @property
     def concat_dim(self) -> int:

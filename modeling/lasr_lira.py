@@ -35,6 +35,14 @@ class Lasr(nn.Module):
             self.correction = nn.Sequential(nn.Linear(total + 3 * d, 4 * d), nn.GELU(), nn.Linear(4 * d, total))
         self.projection = nn.Linear(total, config.embedding_dim, bias=False) if config.embedding_dim else None
 
+    def states(self, source: Tensor, target: Tensor, present: Tensor, language_ids: Tensor) -> Tensor:
+        """The fused sequence [B, 2S + 1, d] of language token, text bins and candidate bins (arguments as of forward). Those of an absent
+        path are there, but no other position reads them."""
+        bins = torch.cat([source, target], 1) + self.position.weight  # [B, 2S, d]
+        sequence = torch.cat([self.language(language_ids)[:, None], bins], 1)  # [B, 2S + 1, d]
+        masked = F.pad(~present.repeat_interleave(self.config.num_bins, dim=1), (1, 0))  # the language token is always there
+        return self.encoder(sequence, src_key_padding_mask=masked)
+
     def forward(self, source: Tensor, target: Tensor, source_pooled: Tensor, target_pooled: Tensor, present: Tensor, language_ids: Tensor) -> Tensor:
         """source, target [B, S, d]: bin streams; *_pooled [B, d_g], [B, d_h]: sentence vectors; present [B, 2]: which path is there;
         language_ids [B], 0 for `und` -> embeddings [B, d_out], L2-normalised; zero at step 0 for a row with neither path."""
@@ -48,10 +56,7 @@ class Lasr(nn.Module):
         if self.config.fusion == "pooled":
             correction = self.correction(base)
         else:
-            bins = torch.cat([source, target], 1) + self.position.weight  # [B, 2S, d]
-            sequence = torch.cat([self.language(language_ids)[:, None], bins], 1)  # [B, 2S + 1, d]
-            masked = F.pad(~present.repeat_interleave(self.config.num_bins, dim=1), (1, 0))  # the language token is always there
-            fused = self.encoder(sequence, src_key_padding_mask=masked)[:, 0]  # [B, d]
+            fused = self.states(source, target, present, language_ids)[:, 0]  # [B, d]
             means = torch.where(present[..., None], torch.stack([source.mean(1), target.mean(1)], 1), self.absent.weight)  # [B, 2, d]
             read_out = self.fused_norm(torch.cat([fused, means.flatten(1)], -1))  # [B, 3d]
             correction = self.correction(torch.cat([self.base_norm(base), read_out], -1))

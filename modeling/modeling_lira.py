@@ -7,15 +7,17 @@ Beware: backbones are frozen in `LiraModel.train`, because `from_pretrained` giv
 calls `eval()`.
 """
 
+import copy
 import difflib
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForTextEncoding, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_TEXT_ENCODING_MAPPING
 from transformers.utils import ModelOutput, cached_file, logging
@@ -25,23 +27,35 @@ from .configuration_lira import LiraConfig
 from .lasr_lira import Lasr
 from .objectives_lira import (
     anchor_loss,
+    answer_loss,
     closest_positives,
     collapse_figures,
     consistency_loss,
     contrastive_loss,
+    correlation_loss,
     cosines,
     effective_negatives,
     grades_of,
     hinge_loss,
     judged_among,
+    least_squares_line,
     mean_variance_loss,
+    pearson,
     policy_loss,
     soft_ndcg_loss,
     unsafe_negatives,
 )
-from .queues_lira import DocQueue, SlowCopy, first_of_each, gather_rows, processes
+from .queues_lira import CorrQueue, DocQueue, SlowCopy, first_of_each, gather_rows, processes
+from .reasoning_lira import SoftPrompt, embedding_norm, positions
 
 logger = logging.get_logger(__name__)
+
+INPUTS = {
+    "multilingual_features", "multilingual_pooled", "text_mask", "english_features", "english_pooled", "candidate_mask", "translation_scores",
+    "language_ids", "multilingual_input_ids", "multilingual_attention_mask", "english_input_ids", "english_attention_mask",
+}  # fmt: skip
+TEXT_INPUTS = {"input_ids", "attention_mask"}  # a language model's, which the processor of LiraForCausalLM gives to other heads too
+LABEL_FIELDS = {"num_labels", "id2label", "label2id", "problem_type"}  # configuration that every transformers model has
 
 
 class CollapseError(RuntimeError):
@@ -57,6 +71,7 @@ class LiraModelOutput(ModelOutput):
 
     Args:
         loss: scalar, when what it needs was given.
+        logits: [B, num_labels] float, of LiraForSequenceClassification.
         embeddings: [B, d_out] float, L2-normalised; None in stage 1.
         multilingual_embeds: E_lr [B, d]. english_embeds: E_en [B, K, d]; neither is normalised.
         similarity: cos(E_lr, E_en) [B, K] in [-1, 1]. actor_logits: [B, K], -inf where there is no candidate.
@@ -65,6 +80,7 @@ class LiraModelOutput(ModelOutput):
     """
 
     loss: Tensor | None = None
+    logits: Tensor | None = None
     embeddings: Tensor | None = None
     multilingual_embeds: Tensor | None = None
     english_embeds: Tensor | None = None
@@ -72,6 +88,20 @@ class LiraModelOutput(ModelOutput):
     actor_logits: Tensor | None = None
     choice: Tensor | None = None
     losses: dict[str, Tensor] | None = None
+
+
+@dataclass
+class LiraCausalLMOutput(LiraModelOutput):
+    """Output of LiraForCausalLM.
+
+    Args:
+        logits: [B, n + 1, V], which predict the last n tokens of the text and the one after it: n is T, all of them, or with labels the
+            tokens from the first label on.
+        past_key_values: the cache, with use_cache: soft prompt, boundary and text.
+    """
+
+    logits: Tensor | None = None
+    past_key_values: object | None = None
 
 
 # ---- the base: building, freezing, initialising --------------------------------------------------------------------------
@@ -83,7 +113,8 @@ class LiraPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     supports_gradient_checkpointing = True  # of the backbones; a frozen one has nothing to recompute, and does not
-    _keep_in_fp32_modules_strict = ["arca", "lasr"]  # else a folder with half-precision backbones opens with half-precision weights here
+    _keep_in_fp32_modules_strict = ["arca", "lasr", "comparison", "soft_prompt"]  # else they open as half-precision as their backbones
+    _keys_to_ignore_on_load_unexpected = [r"^llm\.", r"^soft_prompt\."]  # every head opens the folder of LiraForCausalLM
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -106,40 +137,64 @@ class LiraPreTrainedModel(PreTrainedModel):
             init.zeros_(module.correction[-1].bias)
             if module.projection is not None:
                 init.orthogonal_(module.projection.weight)
+        elif isinstance(module, Comparison):
+            init.zeros_(module.correction[-1].weight)
+            init.zeros_(module.correction[-1].bias)
+            for line in (module.line, module.affine):
+                if line is not None:
+                    init.copy_(line, torch.tensor([1.0, 0.0]))
 
     @classmethod
-    def from_backbones(cls, multilingual: str, english: str, *, dtype: torch.dtype = torch.float32, **config_fields):
-        """A new model around two pretrained backbones.
+    def from_backbones(cls, multilingual: str, english: str, *, llm: str | None = None, dtype: torch.dtype = torch.float32, **config_fields):
+        """A new model around two pretrained backbones, and a language model where the head has one.
 
         Args:
             multilingual, english: Hub ids or folders of any AutoModel encoder, decoder or encoder–decoder (its encoder is used).
+            llm: Hub id or folder of the causal language model of LiraForCausalLM.
             dtype: of the backbones; LiRA's own part is float32.
             config_fields: fields of LiraConfig. Poolings default to what a backbone's sentence-transformers files say, else to the
                 last token for decoders and the mean for encoders.
         Raises ValueError for an unknown field or a backbone that cannot be loaded."""
-        known = {f.name for f in fields(LiraConfig) if f.name in LiraConfig.__annotations__}
+        known = {f.name for f in fields(LiraConfig) if f.name in LiraConfig.__annotations__} | LABEL_FIELDS
         for name in config_fields:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 raise ValueError(f"{name}: no field of LiraConfig" + (f"; did you mean {near[0]}?" if near else f"; fields: {sorted(known)}"))
         backbones = {}
         for path, name in (("multilingual", multilingual), ("english", english)):
-            try:
-                loader = auto_class(AutoConfig.from_pretrained(name))
-                backbones[path] = encoder_of(loader.from_pretrained(name, dtype=dtype))
-            except (OSError, ValueError) as error:
-                reason = str(error).splitlines()[0]
-                raise ValueError(f"{path}: {str(name)!r} is neither a model folder nor a Hub id that can be loaded ({reason})") from error
+            backbones[path] = encoder_of(loaded_from(path, name, dtype))
             config_fields.setdefault(f"{path}_pooling", pooling_of(str(name), backbones[path].config))
+        if llm is not None:
+            if not cls.can_generate():
+                raise ValueError(f"llm: {str(llm)!r} is not allowed; {cls.__name__} has no language model, LiraForCausalLM has")
+            backbones["llm"] = loaded_from("llm", llm, dtype)
+            config_fields["llm_config"] = backbones["llm"].config
         config = LiraConfig(multilingual_config=backbones["multilingual"].config, english_config=backbones["english"].config, **config_fields)
-        with torch.device("meta"):  # the backbones' random weights would be thrown away, and may be large
+        return cls.around(config, **backbones)
+
+    @classmethod
+    def around(cls, config: LiraConfig, **loaded: PreTrainedModel):
+        """A new model of config that takes over what is loaded (multilingual, english, lira, llm); the rest starts at random."""
+        with torch.device("meta"):  # the random weights of what is loaded would be thrown away, and may be large
             model = cls(config)
+        for name, part in loaded.items():
+            setattr(model if isinstance(model, LiraModel) or name in ("lira", "llm") else model.lira, name, part)
         lira = model if isinstance(model, LiraModel) else model.lira
-        lira.multilingual, lira.english = backbones["multilingual"], backbones["english"]
-        for part in (lira.arca, lira.lasr):
-            part.to_empty(device="cpu")
-            part.apply(model._init_weights)
+        for part in (*lira.children(), *model.children()):
+            if any(parameter.is_meta for parameter in part.parameters()):
+                part.to_empty(device="cpu")
+                part.apply(model._init_weights)
         return model.eval()
+
+
+def loaded_from(path: str, name: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The pretrained backbone of a path, multilingual, english or llm. Raises ValueError where there is none."""
+    try:
+        loader = AutoModelForCausalLM if path == "llm" else auto_class(AutoConfig.from_pretrained(name))
+        return loader.from_pretrained(name, dtype=dtype)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: {str(name)!r} is neither a model folder nor a Hub id that can be loaded ({reason})") from error
 
 
 def pooling_of(name: str, config) -> str:
@@ -195,12 +250,9 @@ class LiraModel(LiraPreTrainedModel):
 
         multilingual_features [B, S, d_g], multilingual_pooled [B, d_g], text_mask [B]; english_features [B, K, S, d_h],
         english_pooled [B, K, d_h], candidate_mask [B, K]; translation_scores [B, K, 3], NaN where unscored; language_ids [B]."""
-        known = {"multilingual_features", "multilingual_pooled", "text_mask", "english_features", "english_pooled", "candidate_mask",
-                 "translation_scores", "language_ids", "multilingual_input_ids", "multilingual_attention_mask", "english_input_ids",
-                 "english_attention_mask"}  # fmt: skip
         for name in batch:
-            if name not in known:
-                raise ValueError(f"{name}: no input of LiRA; allowed: {', '.join(sorted(known))}")
+            if name not in INPUTS and name not in TEXT_INPUTS:
+                raise ValueError(f"{name}: no input of LiRA; allowed: {', '.join(sorted(INPUTS))}")
         for path in ("multilingual", "english"):
             if self.training and batch.get(f"{path}_features") is not None and learns(getattr(self, path)):
                 raise ValueError(f"{path}_features: a backbone that is trained reads ids; it would learn nothing from cached features")
@@ -268,8 +320,25 @@ class LiraModel(LiraPreTrainedModel):
     def fuse(self, features: dict[str, Tensor], parts: tuple[Arca, Lasr] | None = None) -> LiraModelOutput:
         """Features -> output with embeddings [B, d_out]; parts replaces Arca and LaSR by a copy of them (the slow one of `ema`)."""
         arca, lasr = parts or (self.arca, self.lasr)
-        source, target, output = self.anchor(features, arca)
+        source, target, present, output = self.choose(features, arca, lasr)
         rows = torch.arange(len(source), device=source.device)
+        chosen = features["english_pooled"][rows, output.choice]
+        output.embeddings = lasr(source, target, features["multilingual_pooled"], chosen, present, features["language_ids"])
+        output.embeddings = output.embeddings.to(chosen)
+        return output
+
+    def bin_states(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor, LiraModelOutput]:
+        """Features -> the fused states of text bins and candidate bins [B, 2S, d], which of them are there [B, 2S], and an output
+        without embeddings. Those of an absent path mean nothing."""
+        source, target, present, output = self.choose(features, self.arca, self.lasr)
+        states = self.lasr.states(source, target, present, features["language_ids"])[:, 1:]
+        return states, present.repeat_interleave(self.config.num_bins, dim=1), output
+
+    def choose(self, features: dict[str, Tensor], arca: Arca, lasr: Lasr) -> tuple[Tensor, Tensor, Tensor, LiraModelOutput]:
+        """Features -> what LaSR reads: bin streams of the text and of the chosen candidate, both [B, S, d], and which of the two paths
+        are there [B, 2]; and an output with everything but embeddings. In training, some rows lose a path."""
+        source, target, output = self.anchor(features, arca)
+        target = target[torch.arange(len(target), device=target.device), output.choice]
         present = torch.stack([features["text_mask"], features["candidate_mask"].any(-1)], -1)  # [B, 2]
         if self.config.paths != "both":
             present = present & torch.tensor([self.config.paths == "multilingual", self.config.paths == "english"], device=present.device)
@@ -277,15 +346,7 @@ class LiraModel(LiraPreTrainedModel):
             dropped = torch.rand(len(present), device=present.device)[:, None]
             dropped = torch.cat([dropped < self.config.path_dropout, dropped > 1 - self.config.path_dropout], -1)  # one path at most
             present = present & ~(dropped & present.all(-1, keepdim=True))
-        output.embeddings = lasr(
-            source,
-            target[rows, output.choice],
-            features["multilingual_pooled"],
-            features["english_pooled"][rows, output.choice],
-            present,
-            features["language_ids"],
-        ).to(features["multilingual_pooled"])
-        return output
+        return source, target, present, output
 
     def forward(
         self,
@@ -374,12 +435,44 @@ class LiraHead(LiraPreTrainedModel):
         """The rows of all processes that train together (see gather_rows), so that N of them equal one with N times the batch."""
         return gather_rows(tensor, fill) if self.training else tensor
 
+    def in_batches(self, lengths: list[int], run, batch_size: int, show_progress_bar: bool, name: str) -> Tensor:
+        """What run(index) gives for the rows in index, [n, ...], in eval mode, for all rows in their order: float32, on the CPU.
+
+        lengths: of the rows; the longest come first, so that running out of memory shows at once."""
+        batches = self.longest_first(lengths, batch_size)
+        with self.evaluating():
+            found = torch.cat([run(index).float().cpu() for index in logging.tqdm(batches, disable=not show_progress_bar, desc=name)])
+        return torch.empty_like(found).index_copy_(0, torch.tensor(sum(batches, [])), found)
+
+    @staticmethod
+    def longest_first(lengths: list[int], batch_size: int) -> list[list[int]]:
+        """Places of rows in batches, the longest first."""
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size: {batch_size!r} is not allowed; a whole number of at least 1 is")
+        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
     def queue_state(self) -> dict[str, Tensor]:
         """What a checkpoint needs beside the weights: queues and slow copies. Never part of a published model."""
         return {}
 
     def load_queue_state(self, state: dict[str, Tensor]) -> None:
         """Takes back what queue_state gave."""
+
+    @classmethod
+    def from_anchored(cls, folder: str, **config_fields):
+        """This head around the backbones, Arca and LaSR of another head's folder, such as one of stage 1; config_fields override its own."""
+        return cls.from_pretrained(folder, **config_fields)
+
+    @contextmanager
+    def evaluating(self):
+        """Eval mode for the length of a with-statement."""
+        was_training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was_training)
 
 
 class LiraForPreTraining(LiraHead):
@@ -631,17 +724,366 @@ class LiraForRetrieval(LiraHead):
             batch_size: rows encoded together; longest rows come first, so that running out of memory shows at once.
         Raises ValueError for bad input, naming the argument."""
         rows = processor.check(texts, translations, scores, language)
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size: {batch_size!r} is not allowed; a whole number of at least 1 is")
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i].text or "") - sum(map(len, rows[i].translations)))
-        result = torch.empty(len(rows), self.config.hidden_size)
-        was_training = self.training
-        self.eval()
-        try:
-            for start in logging.tqdm(range(0, len(rows), batch_size), disable=not show_progress_bar, desc="encode"):
-                index = order[start : start + batch_size]
-                batch = processor.batch([rows[i] for i in index], prompt_name=prompt_name).to(self.lira.lasr.path_weight.device)
-                result[index] = self(**batch).embeddings.float().cpu()
-        finally:
-            self.train(was_training)
-        return result
+
+        def embed(index: list[int]) -> Tensor:
+            batch = processor.batch([rows[i] for i in index], prompt_name=prompt_name).to(self.lira.lasr.path_weight.device)
+            return self(**batch).embeddings
+
+        return self.in_batches([row.length for row in rows], embed, batch_size, show_progress_bar, "encode")
+
+
+class Comparison(nn.Module):
+    """Logits [B, num_labels] from one embedding u or two, u and v, by an MLP on [u, v, |u - v|, u v] (ours), zeros where there is no v.
+
+    Its last layer starts at zero. In regression a pair's logit starts as cos(u, v), at step 0 that of the frozen concatenation. `line` is the
+    slope and intercept fitted from such predictions to labels; `affine` those that `mse` learns on top of it."""
+
+    def __init__(self, config: LiraConfig, regression: bool):
+        super().__init__()
+        self.cosine, width = regression and config.num_labels == 1, 4 * config.hidden_size
+        self.correction = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 2 * config.width),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(2 * config.width, config.num_labels),
+        )
+        self.register_buffer("line", torch.tensor([1.0, 0.0]))
+        self.affine = nn.Parameter(torch.tensor([1.0, 0.0])) if regression and config.regression == "mse" else None
+
+    def forward(self, first: Tensor, second: Tensor | None) -> Tensor:
+        """u and v [B, d_out], L2-normalised."""
+        other, apart = (torch.zeros_like(first),) * 2 if second is None else (second, (first - second).abs())
+        logits = self.correction(torch.cat([first, other, apart, first * other], -1))
+        return logits + (first * other).sum(-1, keepdim=True) if self.cosine else logits
+
+    def scaled(self, predictions: Tensor) -> Tensor:
+        """Predictions of a regression on the scale of the labels."""
+        values = self.line[0] * predictions + self.line[1]
+        return values if self.affine is None else self.affine[0] * values + self.affine[1]
+
+    @torch.no_grad()
+    def fit(self, predictions: Tensor, labels: Tensor) -> None:
+        """Fits the line to predictions and labels [n]; where the scale is learned only once, so that learning starts on the right scale."""
+        line = least_squares_line(predictions, labels)
+        unfitted = (self.line == torch.tensor([1.0, 0.0], device=line.device)).all()
+        self.line.copy_(line if self.affine is None else torch.where(unfitted, line, self.line))
+
+
+class LiraForSequenceClassification(LiraHead):
+    """One text or a pair of them: classes, several labels at once, or a score (METHOD 2.4).
+
+    The loss follows config.problem_type, inferred as in transformers where it is None: cross-entropy, binary cross-entropy, or for
+    regression config.regression: `correlation` over the batch and the CorrQueue, or `mse`."""
+
+    def __init__(self, config: LiraConfig):
+        super().__init__(config)
+        self.regression = config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1)
+        self.correlates = self.regression and config.regression == "correlation"
+        if self.correlates and config.num_labels != 1:
+            raise ValueError(f"num_labels: {config.num_labels} is not allowed; regression 'correlation' has 1, regression 'mse' any number")
+        self.comparison = Comparison(config, self.regression)
+        self.queue = CorrQueue(config.corr_queue_size) if self.correlates and config.corr_queue_size else None
+        self.post_init()
+
+    def forward(self, labels: Tensor | None = None, return_loss: bool = True, **inputs: Tensor) -> LiraModelOutput:
+        """inputs as of LiraModel; those of a pair's second text have the same names after `pair_`. The output's embeddings are the first's.
+
+        Args:
+            labels: [B] long classes; [B, num_labels] of 0 and 1; or [B] float scores ([B, num_labels] where there are several).
+        Logits of a regression are on the labels' scale, but for a correlating model in training mode: there they are cosines at first."""
+        pair = {name.removeprefix("pair_"): tensor for name, tensor in inputs.items() if name.startswith("pair_")}
+        output = self.lira.fuse(self.lira.encode_features({name: tensor for name, tensor in inputs.items() if not name.startswith("pair_")}))
+        second = self.lira.fuse(self.lira.encode_features(pair)).embeddings if pair else None
+        if second is not None and len(second) != len(output.embeddings):
+            raise ValueError(f"pair_*: {len(second)} second texts for {len(output.embeddings)} first ones; one each is needed")
+        predictions = self.comparison(output.embeddings, second)  # [B, num_labels]
+        if labels is not None and return_loss:
+            problem = self._problem(labels, predictions)
+            found, labels = self.across(predictions), self.across(labels)  # of all processes
+            if problem == "regression":
+                output.loss = self._regression(found, labels.view_as(found).to(found))
+            elif problem == "single_label_classification":
+                output.loss = F.cross_entropy(found, labels)
+            else:
+                output.loss = F.binary_cross_entropy_with_logits(found, labels.to(found))
+            output.losses = {problem: output.loss.detach()}
+        output.logits = self.comparison.scaled(predictions) if self.regression and not (self.correlates and self.training) else predictions
+        return output
+
+    def _problem(self, labels: Tensor, predictions: Tensor) -> str:
+        """config.problem_type, inferred from the labels and kept where it is None. Raises ValueError for labels that do not fit."""
+        config, whole = self.config, not labels.is_floating_point()
+        if config.problem_type is None:
+            classes = "single_label_classification" if whole and labels.dim() == 1 else "multi_label_classification"
+            config.problem_type = "regression" if self.regression else classes
+        shapes = [(len(predictions),)] if config.problem_type == "single_label_classification" else [tuple(predictions.shape)]
+        if config.problem_type == "regression" and config.num_labels == 1:
+            shapes.append((len(predictions),))
+        if tuple(labels.shape) not in shapes:
+            raise ValueError(f"labels: {tuple(labels.shape)} is not allowed; {config.problem_type} needs {shapes[-1]}")
+        if config.problem_type == "single_label_classification":
+            bad = labels[(labels >= config.num_labels) | ((labels < 0) & (labels != -100))]  # -100: a row that does not count
+            if not whole or len(bad):
+                raise ValueError(
+                    f"labels: {(bad if len(bad) else labels)[0].item()} is not allowed; whole numbers from 0 to {config.num_labels - 1} are"
+                )
+        return config.problem_type
+
+    def _regression(self, predictions: Tensor, labels: Tensor) -> Tensor:
+        """The loss of predictions [B, num_labels] of all processes; in training the line is fitted and the queue goes on."""
+        if not self.correlates:
+            if self.training:
+                self.comparison.fit(predictions, labels)
+            return F.mse_loss(self.comparison.scaled(predictions), labels)
+        config, own, gold = self.config, predictions[:, 0], labels[:, 0]
+        every, every_gold = self.queue.joined(own, gold) if self.training and self.queue is not None else (own, gold)  # [B + n]
+        loss = correlation_loss(every, every_gold, config.pearson_weight, config.spearman_temperature)
+        self.measure(loss_correlation=loss, pearson=pearson(own.detach(), gold))
+        if self.training:
+            self.comparison.fit(every, every_gold)
+            if self.queue is not None:
+                self._enqueue(own, gold)
+        return loss
+
+    # -- the queue of past predictions ---------------------------------------------------------------------------------
+
+    def _enqueue(self, predictions: Tensor, labels: Tensor) -> None:
+        if self.queue.filled:
+            ages = self.queue.ages().float()
+            self.measure(queue_filled=self.queue.filled, queue_age=ages.mean(), queue_age_max=ages.max())
+        self.queue.push({"prediction": predictions, "label": labels})
+
+    def queue_state(self) -> dict[str, Tensor]:
+        return {f"queue.{name}": tensor for name, tensor in (self.queue.state_dict() if self.queue is not None else {}).items()}
+
+    def load_queue_state(self, state: dict[str, Tensor]) -> None:
+        own = {name.removeprefix("queue."): tensor.to(self.comparison.line.device) for name, tensor in state.items() if name.startswith("queue.")}
+        if self.queue is not None and own:
+            self.queue.load_state_dict(own)
+
+    # -- inference -----------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def predict(
+        self, texts, pairs=None, *, processor, translations=None, pair_translations=None, scores=None, pair_scores=None, language=None,
+        pair_language=None, prompt_name=None, pair_prompt_name=None, batch_size=64, show_progress_bar=False,
+    ) -> Tensor:  # fmt: skip
+        """Logits of texts, or of pairs of them, float32 on the CPU, [N, num_labels] in input order; of a regression on the labels' scale.
+
+        Args:
+            texts: list of N strings (one string counts as a list of one); or None, when translations stand alone.
+            pairs: the second text of each, or None for single texts; pair_* are of these what the others are of texts.
+            processor, translations, scores, language, prompt_name, batch_size: as of LiraForRetrieval.encode.
+            pair_language, pair_prompt_name: None for those of the first text.
+        Raises ValueError for bad input, naming the argument."""
+        rows = processor.check(texts, translations, scores, language)
+        second = processor.check_pair(rows, pairs, pair_translations, pair_scores, pair_language)
+
+        def judge(index: list[int]) -> Tensor:
+            first = [rows[i] for i in index]
+            if second is None:
+                batch = processor.batch(first, prompt_name)
+            else:
+                batch = processor.pair_batch(first, [second[i] for i in index], prompt_name, pair_prompt_name)
+            return self(**batch.to(self.lira.lasr.path_weight.device)).logits
+
+        lengths = [row.length + (second[i].length if second else 0) for i, row in enumerate(rows)]
+        return self.in_batches(lengths, judge, batch_size, show_progress_bar, "predict")
+
+
+class LiraForCausalLM(LiraHead, GenerationMixin):
+    """Stage 2 for reasoning (METHOD 2.6): a causal language model reads [soft prompt; boundary; prompt; answer], its weights frozen
+    unless `trainable_backbones` names llm or it carries LoRA; the loss is that of the answer's tokens.
+
+    Text is padded on the left, as LiraProcessor does it: what is generated follows the last column."""
+
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: LiraConfig):
+        if config.llm_config is None:
+            raise ValueError("llm_config: None; a language model is needed: from_backbones(..., llm=...), or from_anchored(folder, llm=...)")
+        if config.fusion == "pooled":
+            raise ValueError("fusion: 'pooled' is not allowed here, because it has no bins for a soft prompt; 'transformer' is")
+        super().__init__(config)
+        self.llm = AutoModelForCausalLM.from_config(config.llm_config)
+        self.soft_prompt = SoftPrompt(config, self.get_input_embeddings().weight.shape[1])
+        self.loss_type = None  # else the Trainer would count no label in the first column: the boundary predicts it
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, SoftPrompt):
+            init.orthogonal_(module.projection.weight)
+            init.zeros_(module.projection.bias)
+            init.normal_(module.boundary, std=module.length() / len(module.boundary) ** 0.5)
+            init.copy_(module.scale, embedding_norm(self.get_input_embeddings()) / module.length())
+
+    @classmethod
+    def around(cls, config: LiraConfig, **loaded: PreTrainedModel):
+        model = super().around(config, **loaded)
+        model.generation_config = copy.deepcopy(model.llm.generation_config)
+        return model
+
+    @classmethod
+    def from_anchored(cls, folder: str, *, llm: str, dtype: torch.dtype = torch.float32, **config_fields):
+        """A new model around the backbones, Arca and LaSR of another head's folder, such as one of stage 1, and a causal language model
+        (llm: Hub id or folder; dtype is its own). config_fields override the folder's."""
+        lira, model = LiraModel.from_pretrained(folder, **config_fields), loaded_from("llm", llm, dtype)
+        lira.config.llm_config = model.config
+        return cls.around(lira.config, lira=lira, llm=model)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        freeze(self.llm, mode, "llm" in self.config.trainable_backbones)
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.llm.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.llm.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.llm.get_output_embeddings()
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.llm.set_output_embeddings(value)
+
+    def read(
+        self, inputs: dict[str, Tensor], input_ids: Tensor | None = None, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, LiraModelOutput]:
+        """What the language model reads: inputs as of LiraModel, and token ids and mask [B, T] of its own text -> soft prompt, boundary
+        and text as embeddings [B, 2S + 1 + T, w], their mask [B, 2S + 1 + T], and LiraModel's output without embeddings."""
+        states, there, output = self.lira.bin_states(self.lira.encode_features(inputs))  # [B, 2S, d], [B, 2S]
+        embeds = self.soft_prompt(states)  # [B, 2S + 1, w]
+        mask = F.pad(there, (0, 1), value=True)
+        if input_ids is not None:
+            if len(input_ids) != len(embeds):
+                raise ValueError(f"input_ids: {len(input_ids)} rows, but the other inputs have {len(embeds)}")
+            text = self.get_input_embeddings()(input_ids)  # [B, T, w]
+            attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            embeds, mask = torch.cat([embeds.to(text.dtype), text], 1), torch.cat([mask, attention_mask.bool()], 1)
+        return embeds.to(self.get_input_embeddings().weight.dtype), mask.long(), output
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values=None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
+        return_loss: bool = True,
+        **inputs,
+    ) -> LiraCausalLMOutput:
+        """Reads the rows of `inputs` (as of LiraModel) and the language model's text; with labels, there is a loss.
+
+        Args:
+            input_ids, attention_mask: [B, T], the text: a prompt, followed by its answer in training. Without them, it reads the soft
+                prompt alone.
+            labels: [B, T], the answer's tokens, -100 elsewhere; not shifted.
+            num_items_in_batch: by how many labels the sum of the losses is divided; None for those of this batch. The Trainer gives
+                those of all accumulated steps and of all processes.
+            inputs_embeds, position_ids, past_key_values, logits_to_keep: of generation, when soft prompt and text were read already; the output is
+                the language model's own then."""
+        if inputs_embeds is not None or past_key_values is not None:
+            return self.llm(
+                input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids,
+                past_key_values=past_key_values, use_cache=use_cache, logits_to_keep=logits_to_keep, **inputs,
+            )  # fmt: skip
+        embeds, mask, read = self.read(inputs, input_ids, attention_mask)
+        count = 0 if input_ids is None else input_ids.shape[1]
+        if labels is not None:
+            count -= int((labels != -100).any(0).int().argmax())  # logits of a long prompt would take more memory than all the rest
+        found = self.llm(inputs_embeds=embeds, attention_mask=mask, position_ids=positions(mask), use_cache=bool(use_cache), logits_to_keep=count + 1)
+        output = LiraCausalLMOutput(**read, logits=found.logits, past_key_values=found.past_key_values)
+        if labels is not None and return_loss:
+            output.loss = answer_loss(found.logits[:, :-1], labels[:, -count:], num_items_in_batch)
+        return output
+
+    # -- inference -----------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **kwargs):
+        """transformers' generate() for a batch of LiraProcessor with prompts and without answers: greedy, sampling, beams, several
+        returns, streaming. Returns new tokens only, [B, n]. All of its options are allowed; use_cache is always on, because the soft
+        prompt is read once."""
+        inputs = {name: kwargs.pop(name) for name in INPUTS if name in kwargs}
+        if kwargs.get("labels") is not None:
+            raise ValueError("labels: not allowed in generate(); make the batch without answers")
+        if attention_mask is not None and not attention_mask[:, -1].all():
+            raise ValueError("attention_mask: 0 in the last column is not allowed; text is padded on the left, as LiraProcessor does it")
+        embeds, mask, _ = self.read(inputs, input_ids, attention_mask)
+        return super().generate(inputs_embeds=embeds, attention_mask=mask, **kwargs)
+
+    def respond(
+        self, texts, *, processor, translations=None, scores=None, language=None, prompt_name=None, prompt=None, batch_size=16,
+        show_progress_bar=False, **options,
+    ) -> list[str]:  # fmt: skip
+        """What the model writes for each text, in input order, without special tokens.
+
+        Args:
+            texts, translations, scores, language, prompt_name, prompt: as of LiraProcessor. processor: the LiraProcessor of this model.
+            batch_size: texts read together, longest first.
+            options: of generate(), such as max_new_tokens, do_sample, num_beams.
+        Raises ValueError for bad input, naming the argument."""
+        if options.get("num_return_sequences", 1) != 1:
+            raise ValueError(f"num_return_sequences: {options['num_return_sequences']!r} is not allowed in respond(); generate() takes it")
+        options.setdefault("pad_token_id", processor.llm_tokenizer.pad_token_id)
+        if self.generation_config.eos_token_id is None:
+            options.setdefault("eos_token_id", processor.llm_tokenizer.eos_token_id)
+        result = {}
+        with self.evaluating():
+            for index, batch in self._batches(processor, (texts, translations, scores, language), prompt_name, prompt, batch_size, show_progress_bar):
+                result |= zip(index, processor.batch_decode(self.generate(**batch, **options), skip_special_tokens=True), strict=True)
+        return [result[i] for i in range(len(result))]
+
+    @torch.no_grad()
+    def choice_log_likelihoods(
+        self, texts, choices, *, processor, translations=None, scores=None, language=None, prompt_name=None, prompt=None, batch_size=16,
+        show_progress_bar=False,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """log p(choice | soft prompt, prompt) of each text's choices: sums over a choice's tokens, and means over them, both float32 on
+        the CPU, [N, n] in input order; -inf where a text has fewer than n choices.
+
+        A choice ends as an answer does, with the end-of-text token, which counts: else "1" would always be as likely as "12". Soft prompt
+        and prompt are read once for all choices of a text.
+
+        Args:
+            choices: per text a list of strings; the rest as of respond()."""
+        if not isinstance(choices, (list, tuple)) or not choices or not all(isinstance(each, (list, tuple)) and each for each in choices):
+            raise ValueError(f"choices: {choices!r} is not allowed; a list with a list of strings for each text is")
+        given = 1 if isinstance(texts, str) else len(translations if texts is None else texts)
+        if len(choices) != given:
+            raise ValueError(f"choices: {len(choices)} entries for {given} texts; one per text is needed")
+        sums, means = torch.full((2, given, max(map(len, choices))), -torch.inf)
+        with self.evaluating():
+            for index, batch in self._batches(processor, (texts, translations, scores, language), prompt_name, prompt, batch_size, show_progress_bar):
+                embeds, mask, _ = self.read({name: batch[name] for name in INPUTS if name in batch}, batch["input_ids"], batch["attention_mask"])
+                found = self.llm(inputs_embeds=embeds, attention_mask=mask, position_ids=positions(mask), use_cache=True, logits_to_keep=1)
+                ids, there = processor.answers([choice for i in index for choice in choices[i]])  # [C, A], padded on the right
+                ids, there = ids.to(mask.device), there.to(mask.device)
+                owner = torch.tensor([row for row, i in enumerate(index) for _ in choices[i]], device=mask.device)  # [C]
+                found.past_key_values.batch_select_indices(owner)
+                whole = torch.cat([mask[owner], there], 1)
+                logits = self.llm(
+                    input_ids=ids, attention_mask=whole, position_ids=positions(whole)[:, -ids.shape[1] :], past_key_values=found.past_key_values
+                ).logits
+                logits = torch.cat([found.logits[owner], logits[:, :-1]], 1).float()  # [C, A, V]
+                log_p = -F.cross_entropy(logits.transpose(1, 2), ids, reduction="none").masked_fill(there == 0, 0)  # [C, A]
+                places = torch.tensor([(i, k) for i in index for k in range(len(choices[i]))]).T
+                sums[*places], means[*places] = log_p.sum(1).cpu(), (log_p.sum(1) / there.sum(1)).cpu()
+        return sums, means
+
+    def _batches(self, processor, given: tuple, prompt_name: str | None, prompt, batch_size: int, show_progress_bar: bool):
+        """Places in the input and the batch for them, longest rows first, so that running out of memory shows at once."""
+        rows = processor.check(*given)
+        prompts = processor.prompt_ids(rows, prompt)
+        lengths = [row.length + len(ids) for row, ids in zip(rows, prompts, strict=True)]
+        for index in logging.tqdm(self.longest_first(lengths, batch_size), disable=not show_progress_bar, desc="read"):
+            batch = processor.batch([rows[i] for i in index], prompt_name) | processor.dialogue([prompts[i] for i in index])
+            yield index, {name: tensor.to(self.device) for name, tensor in batch.items()}

@@ -172,3 +172,57 @@ def effective_negatives(scores: Tensor, relevances: Tensor, negatives: Tensor, t
     worst = scores.detach().masked_fill(relevances <= 0, torch.inf).amin(-1, keepdim=True)[rows]
     weights = torch.sigmoid((scores.detach()[rows] - worst) / temperature) * negatives[rows]
     return (weights.sum(-1).square() / weights.square().sum(-1).clamp_min(1e-12)).mean()
+
+
+# ---- ranking -------------------------------------------------------------------------------------------------------
+
+LEAST_VARIANCE = 1e-6  # below it values count as all alike: what divides by a deviation stays finite, and so does its gradient
+
+
+def pearson(first: Tensor, second: Tensor) -> Tensor:
+    """Pearson's correlation of two lists [n], in [-1, 1]; 0 where either hardly varies."""
+    first, second = (values.float() - values.float().mean() for values in (first, second))
+    spread = first.square().mean().clamp_min(LEAST_VARIANCE).sqrt() * second.square().mean().clamp_min(LEAST_VARIANCE).sqrt()
+    return (first * second).mean() / spread
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """Ranks [n] of values [n], 1 for the largest; equal ones share the mean of their ranks."""
+    _, place, counts = (-values).unique(return_inverse=True, return_counts=True)
+    return (counts.cumsum(0) - (counts - 1) / 2)[place]
+
+
+def correlation_loss(predictions: Tensor, gold: Tensor, pearson_weight: float, temperature: float) -> Tensor:
+    """a (1 - Pearson) + (1 - a) (1 - SoftSpearman) of predictions and gold scores [n], in [0, 2]; a = pearson_weight (METHOD 2.4).
+
+    SoftSpearman is Pearson's correlation of the predictions' soft ranks with the gold scores' ranks. A soft rank counts the predictions above
+    one's own by sigmoids; the temperature is in units of the predictions' standard deviation (ours), so neither the scale nor the
+    offset of the predictions matters. O(n^2)."""
+    linear, ranked = 1 - pearson(predictions, gold), predictions.new_zeros(())
+    if pearson_weight < 1:
+        scaled = predictions.float() / predictions.float().var(unbiased=False).clamp_min(LEAST_VARIANCE).sqrt()
+        everything = torch.arange(len(scaled), device=scaled.device)
+        ranks = soft_rank(scaled[None], torch.zeros_like(everything), everything, torch.ones_like(scaled[None], dtype=torch.bool), temperature)
+        ranked = 1 - pearson(ranks, average_ranks(gold))
+    return pearson_weight * linear + (1 - pearson_weight) * ranked
+
+
+def least_squares_line(predictions: Tensor, gold: Tensor) -> Tensor:
+    """Slope and intercept [2] with the least squared error of slope * prediction + intercept to gold [n]; slope 1 where the two do not rise
+    together or the predictions hardly vary, so that a line never turns or loses an order."""
+    predictions, gold = predictions.float(), gold.float()
+    centred = predictions - predictions.mean()
+    variance = centred.square().mean()
+    slope = (centred * (gold - gold.mean())).mean() / variance.clamp_min(LEAST_VARIANCE)
+    slope = torch.where((slope > 0) & (variance > LEAST_VARIANCE), slope, 1.0)
+    return torch.stack([slope, gold.mean() - slope * predictions.mean()])
+
+
+# ---- reasoning -----------------------------------------------------------------------------------------------------
+
+
+def answer_loss(logits: Tensor, labels: Tensor, count: Tensor | int | None = None) -> Tensor:
+    """Cross-entropy in nats of labels [B, n] under logits [B, n, V] that predict them, -100 being no label (METHOD 2.6): the sum divided
+    by `count`, or by the number of labels where that is None. 0 where there is no label."""
+    total = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
+    return total / ((labels != -100).sum() if count is None else torch.as_tensor(count, device=total.device)).clamp_min(1)

@@ -10,8 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: a second thread 
 
 import pytest
 import torch
-from small_backbones import KINDS, SMALL, stirred, train_tokenizer
-from transformers import AutoModel
+from small_backbones import KINDS, LLMS, QWEN, SMALL, stirred, train_tokenizer
+from transformers import AutoModel, AutoModelForCausalLM
 
 from lira_hf import LiraForRetrieval, LiraProcessor
 
@@ -25,6 +25,20 @@ def backbones(tmp_path_factory) -> dict[str, str]:
         folder = tmp_path_factory.mktemp(kind)
         tokenizer = train_tokenizer(special)
         AutoModel.from_config(make(len(tokenizer))).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        folders[kind] = str(folder)
+    return folders
+
+
+@pytest.fixture(scope="session")
+def llms(tmp_path_factory) -> dict[str, str]:
+    """Folders of small causal language models by kind."""
+    folders = {}
+    for kind, make in LLMS.items():
+        torch.manual_seed(7)
+        folder = tmp_path_factory.mktemp(kind)
+        tokenizer = train_tokenizer(QWEN)
+        AutoModelForCausalLM.from_config(make(len(tokenizer))).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         folders[kind] = str(folder)
     return folders

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import BertConfig, PreTrainedTokenizerFast, Qwen3Config, T5Config, XLMRobertaConfig
+from transformers import BertConfig, GPT2Config, PreTrainedTokenizerFast, Qwen3Config, T5Config, XLMRobertaConfig
 
 SENTENCES = [
     "55 inch TV black", "smart television 55 inch", "red cotton dress for women", "TV 55", "rice cooker 1.8 l", "blue shoes size 42",
@@ -42,6 +42,11 @@ KINDS = {
     "qwen3": (QWEN, lambda v: Qwen3Config(vocab_size=v, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=8)),
 }  # fmt: skip
 
+# Causal language models: rotary positions and tied embeddings; learned positions. Large random weights, so that one row's text is not the next one's.
+LLMS = {
+    "qwen3-lm": lambda v: Qwen3Config(vocab_size=v, hidden_size=24, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=12, tie_word_embeddings=True, initializer_range=0.5, bos_token_id=None, eos_token_id=0),
+    "gpt2": lambda v: GPT2Config(vocab_size=v, n_embd=24, n_layer=2, n_head=2, n_positions=128, initializer_range=0.5, bos_token_id=None, eos_token_id=0),
+}  # fmt: skip
 
 SMALL = {"width": 32, "num_bins": 4, "fusion_layers": 1, "fusion_heads": 2}
 

@@ -3,7 +3,9 @@
 import importlib
 
 __version__ = "0.1.0"
-__all__ = ["LiraConfig", "LiraForPreTraining", "LiraForRetrieval", "LiraModel", "LiraProcessor"]
+__all__ = [
+    "LiraConfig", "LiraForCausalLM", "LiraForPreTraining", "LiraForRetrieval", "LiraForSequenceClassification", "LiraModel", "LiraProcessor",
+]  # fmt: skip
 
 
 def __getattr__(name: str):

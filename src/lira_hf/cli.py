@@ -62,6 +62,19 @@ def build(
 
 
 @data.command()
+def similarity(
+    output: Annotated[Path, typer.Option(help="New folder for the data set.")],
+    rows: Annotated[int, typer.Option(min=20, help="Pairs of each language, over all splits.")] = 2000,
+    languages: Languages = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Builds LazSimilarity: pairs of queries with a graded similarity from 0 to 5, for ranking. The same seed gives the same bytes."""
+    from lira_hf.catalogue.similarity_builder import build_similarity
+
+    typer.echo(f"built {build_similarity(output, rows, codes(languages), seed)}")
+
+
+@data.command()
 def noise() -> None:
     """Prints the simulated translators and their critic as YAML, to be changed and given to `data build --noise`."""
     from lira_hf.catalogue.candidates import Desk
@@ -92,6 +105,19 @@ def import_files(
     shares = {"validation": validation, "test": test, "share_products": share_products}
     options = {"columns": assignments("column", column), "grades": grades, "locale": locale, "seed": seed, **shares}
     typer.echo(import_shop(products, queries, judgements, language, output, **options))
+
+
+@data.command()
+def problems(
+    output: Annotated[Path, typer.Option(help="New folder for the data set.")],
+    rows: Annotated[int, typer.Option(min=1, help="Training rows of each language; English has ten times as many.")] = 2000,
+    languages: Languages = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Builds word problems about prices and quantities, for the reasoning stage; the same seed gives the same bytes."""
+    from lira_hf.catalogue.problems import build_problems
+
+    typer.echo(f"built {build_problems(output, rows, codes(languages), seed)}")
 
 
 @data.command()

@@ -32,7 +32,7 @@ def render_card(size: str, seed: int, counts: Counts, difficulty: Mapping[str, A
         "language": list(counts),
         "task_categories": ["text-retrieval"],
         "tags": ["synthetic", "product-search", "query-translation"],
-        "size_categories": [_size_category(sum(of["queries"] for splits in counts.values() for of in splits.values()))],
+        "size_categories": [size_category(sum(of["queries"] for splits in counts.values() for of in splits.values()))],
         "configs": configs(list(counts), SPLITS, content),
     }
     return template.substitute(
@@ -52,7 +52,7 @@ def render_card(size: str, seed: int, counts: Counts, difficulty: Mapping[str, A
     )
 
 
-def configs(languages: Sequence[str], splits: Iterable[str], content: str) -> list[dict[str, Any]]:
+def configs(languages: Sequence[str], splits: Iterable[str], content: str, suffixes: Iterable[str] = tuple(COLUMNS)) -> list[dict[str, Any]]:
     """The configurations that `datasets` finds in the front matter; the rows of the first language are the default.
 
     `content`, a digest, stands in each, because `datasets` caches a local folder by its name and its configurations, not
@@ -60,7 +60,7 @@ def configs(languages: Sequence[str], splits: Iterable[str], content: str) -> li
     """
     found = []
     for language in languages:
-        for suffix in COLUMNS:
+        for suffix in suffixes:
             name = f"{language}{suffix}"
             paths = [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in splits]
             default = {"default": True} if name == languages[0] else {}
@@ -92,7 +92,7 @@ def _slice_rows(counts: Counts) -> list[str]:
     return [head, "|---" + "|--:" * len(counts) + "|", *(f"| {' | '.join(cells)} |" for cells in rows)]
 
 
-def _size_category(rows: int) -> str:
+def size_category(rows: int) -> str:
     """How the Hub names a size: "10K<n<100K"."""
     steps = {10**3: "1K", 10**4: "10K", 10**5: "100K", 10**6: "1M", 10**7: "10M"}
     above = next((step for step in steps if rows < step), None)

@@ -75,9 +75,9 @@ class Words:
 @functools.cache
 def load_catalogue(folder: Path = LEXICON) -> Catalogue:
     """types.yaml and brands.yaml of `folder`. Raises ValueError that names the file and the faulty entries."""
-    raw, brands = _read(folder / "types.yaml"), _read(folder / "brands.yaml")
+    raw, brands = read_yaml(folder / "types.yaml"), read_yaml(folder / "brands.yaml")
     problems = [f"section {name} is missing" for name in ("departments", "sets", "variants") if not raw.get(name)]
-    _refuse("types.yaml", problems)
+    refuse("types.yaml", problems)
     types: dict[str, ProductType] = {}
     for department, category, name, entry in _entries(raw["departments"]):
         if name in types:
@@ -89,14 +89,14 @@ def load_catalogue(folder: Path = LEXICON) -> Catalogue:
         for other in type_.complements:
             if other not in types or other == type_.id:
                 problems.append(f"{type_.id}.complements: {other!r} is not another product type")
-    _refuse("types.yaml", problems)
+    refuse("types.yaml", problems)
     departments: dict[str, tuple[str, ...]] = {}
     for type_ in types.values():
         departments[type_.department] = (*departments.get(type_.department, ()), type_.id)
     for name in departments.keys() ^ brands.keys():
         problems.append(f"{name}: {'has no brands' if name in departments else 'is not a department of types.yaml'}")
     problems += [p for name, names in brands.items() for p in _check_forms(name, names)]
-    _refuse("brands.yaml", problems)
+    refuse("brands.yaml", problems)
     values: dict[str, dict[str, None]] = {}  # a dict for its order, which every draw depends on
     for type_ in types.values():
         for axis, of_axis in type_.axes.items():
@@ -120,7 +120,7 @@ def load_words(language: str, folder: Path = LEXICON) -> Words:
     if language not in known:
         raise ValueError(f"language: {language!r} is not known; allowed: {', '.join(known)}")
     catalogue, file = load_catalogue(folder), f"{language}.yaml"
-    raw = _read(folder / file)
+    raw = read_yaml(folder / file)
     problems = [f"{name}: unknown section; allowed: {', '.join(SECTIONS)}" for name in raw if name not in SECTIONS]
     if language in LANGUAGES and LANGUAGES[language].script != "Latn":
         problems += [f"section {name} is missing" for name in ("brands", "romanised") if not raw.get(name)]
@@ -135,7 +135,7 @@ def load_words(language: str, folder: Path = LEXICON) -> Words:
     problems += [p for brand, name in brands.items() for p in _check_forms(f"brands.{brand}", [name])]
     if "romanised" in raw:
         problems += _check_section(raw["romanised"] or {}, catalogue, "romanised.", ("phrases", "queries"))
-    _refuse(file, problems)
+    refuse(file, problems)
     measures, romanised = _measures(raw["units"], catalogue), None
     if "romanised" in raw:
         # On a phone a measure is typed as shops print it in Latin letters ("500 ml"), or as in English where they do not.
@@ -183,7 +183,7 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         return super().construct_mapping(node, deep)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path.name}: there is no such file in the lexicon folder {path.parent}")
     try:
@@ -195,7 +195,7 @@ def _read(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _refuse(file: str, problems: list[str]) -> None:
+def refuse(file: str, problems: list[str]) -> None:
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise ValueError(f"{file}: {'; '.join(problems[:SHOWN])}{more}")

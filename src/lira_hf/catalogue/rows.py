@@ -164,7 +164,6 @@ class Wish(NamedTuple):
     intent: Intent
     clean: Surface
     query: Query
-    unseen: bool
 
 
 def query_columns(part: Part, start: int, stop: int) -> dict[str, Sequence[Any]]:
@@ -175,7 +174,7 @@ def query_columns(part: Part, start: int, stop: int) -> dict[str, Sequence[Any]]
         rng, numbers = part.stream("queries", begin // BLOCK), range(begin, min(begin + BLOCK, stop))
         wishes = [_wish(part, sold, rng, earlier) for _ in numbers]
         judged = [judgements(wish.intent, sold.shelves, rng) for wish in wishes]
-        translated = [_translations(part, wish, rng) for wish in wishes]
+        translated = [candidates_of(part, wish, rng) for wish in wishes]
         rows += [_row(part, *made) for made in zip(numbers, wishes, judged, translated, strict=True)]
     columns = by_column("", rows)
     return columns | {"product_ids": named([product.id for product in sold.products], columns["product_ids"])}
@@ -185,16 +184,21 @@ def _wish(part: Part, sold: Market, rng: Random, earlier: set[str]) -> Wish:
     """A query that reads like none of `earlier`, if there is one, and is put there."""
     unseen = part.split == "test" and rng.random() < UNSEEN_SHARE
     for _ in range(REDRAWS):
-        intent, _ = sold.demand[unseen].draw(rng)
-        clean = compose_query(intent, part.words, rng, part.catalogue)
-        query = disturb(clean, part.words, part.english, rng)
-        if query.surface.text not in earlier:
+        wish = worded(part, sold.demand[unseen].draw(rng)[0], rng)
+        if wish.query.surface.text not in earlier:
             break
-    earlier.add(query.surface.text)
-    return Wish(intent, clean, query, unseen)
+    earlier.add(wish.query.surface.text)
+    return wish
 
 
-def _translations(part: Part, wish: Wish, rng: Random) -> list[Candidate]:
+def worded(part: Part, intent: Intent, rng: Random) -> Wish:
+    """`intent` as somebody types it."""
+    clean = compose_query(intent, part.words, rng, part.catalogue)
+    return Wish(intent, clean, disturb(clean, part.words, part.english, rng))
+
+
+def candidates_of(part: Part, wish: Wish, rng: Random) -> list[Candidate]:
+    """The candidate translations of a query as it was typed."""
     texts, values = wish.query.surface.slots, wish.clean.values
     source = Source({slot: values[slot] for slot in texts}, texts, wish.query.harmed, wish.query.typed_through)
     return translate(source, part.catalogue, part.english, rng, types=part.types, desk=part.desk)
@@ -202,24 +206,31 @@ def _translations(part: Part, wish: Wish, rng: Random) -> list[Candidate]:
 
 def _row(part: Part, number: int, wish: Wish, judged: tuple[list[int], list[int]], translated: list[Candidate]) -> tuple[Any, ...]:
     """A training row in the order of `COLUMNS`, with the numbers of its products in place of their ids."""
-    intent, clean, query, unseen = wish
-    tags = [query.slice]
-    if unseen:
-        tags.append(UNSEEN)
-    if intent.type in long_tail(part.catalogue):
-        tags.append(LONG_TAIL)
+    intent, clean, query = wish
     return (
         f"{part.language}-q-{part.split}-{number:06d}",
         query.surface.text,
         part.language,
         script_of(query.surface.text, part.language),
-        tags,
+        tags_of(part, wish),
         perfect_translation(clean.values, part.english),
         translated,
         *judged,
         clean.text,
-        json.dumps({"kind": kind_of(intent, part.catalogue), "type": intent.type, "wanted": intent.wanted}),
+        described(part, intent),
     )
+
+
+def tags_of(part: Part, wish: Wish) -> list[str]:
+    """The slices of a query: how it was typed, and what sort of type it asks for."""
+    type_id = wish.intent.type
+    tags = ((UNSEEN, held_out(part.catalogue)), (LONG_TAIL, long_tail(part.catalogue)))
+    return [wish.query.slice, *(tag for tag, types in tags if type_id in types)]
+
+
+def described(part: Part, intent: Intent) -> str:
+    """The column `intent`."""
+    return json.dumps({"kind": kind_of(intent, part.catalogue), "type": intent.type, "wanted": intent.wanted})
 
 
 def counted(columns: Mapping[str, Sequence[Any]]) -> dict[str, int]:

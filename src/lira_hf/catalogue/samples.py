@@ -7,9 +7,6 @@ verdicts are copied as lines of text, row id and verdict apart by a tab.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -17,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from lira_hf.catalogue.folder import new_folder
 from lira_hf.catalogue.letters import script_of
 from lira_hf.catalogue.tables import read_rows
 from lira_hf.languages import LANGUAGES
@@ -48,14 +46,10 @@ def write_samples(folder: str | Path, output: str | Path, count: int = 50, seed:
         raise ValueError(f"count: {count!r} is not allowed; give an integer of at least 1")
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ValueError(f"seed: {seed!r} is not allowed; give an integer")
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise ValueError(f"output: {str(output)!r} exists; give a new or empty folder")
     codes = [code for code in LANGUAGES if (folder / code).is_dir()]
     if not codes:
         raise ValueError(f"folder: {str(folder)!r} holds no language; give a folder of `lira-hf data build`")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    root = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
-    try:
+    with new_folder(output) as root:
         shown = {}
         for code in codes:
             total, rows = read_rows(folder, code, "", "test")
@@ -64,13 +58,6 @@ def write_samples(folder: str | Path, output: str | Path, count: int = 50, seed:
             (root / f"{code}.html").write_text(_page(code, chosen, products, seed), encoding="utf-8")
             shown[code] = (chosen, total)
         (root / "index.html").write_text(_index(shown), encoding="utf-8")
-        root.chmod(0o755)  # mkdtemp makes folders that only their owner may read
-        if output.exists():
-            output.rmdir()  # empty, as checked above; not every system can rename onto it
-        os.replace(root, output)
-    except BaseException:  # an interrupt too: nothing half-made stays
-        shutil.rmtree(root, ignore_errors=True)
-        raise
     return output
 
 

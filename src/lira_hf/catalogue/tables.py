@@ -66,14 +66,14 @@ def write_table(path: Path, suffix: str, rows: Iterable[Mapping[str, Any]]) -> i
     """Write `rows` with the columns of `COLUMNS[suffix]`; returns how many there were. Equal rows give equal bytes."""
     import pyarrow as pa  # only here and below: the package stays cheap to import
 
-    return _write(path, suffix, pa.Table.from_pylist(list(rows), schema=_schema(suffix)))
+    return _write(path, suffix, pa.Table.from_pylist(list(rows), schema=arrow_schema(COLUMNS[suffix])))
 
 
 def write_columns(path: Path, suffix: str, columns: Mapping[str, Sequence[Any]]) -> int:
     """The same from columns, several times faster; `translations` may be tuples in the order of `TRANSLATION`."""
     import pyarrow as pa
 
-    schema = _schema(suffix)
+    schema = arrow_schema(COLUMNS[suffix])
     return _write(path, suffix, pa.Table.from_arrays([_array(columns[field.name], field.type) for field in schema], schema=schema))
 
 
@@ -118,7 +118,8 @@ def qrels_of(columns: Mapping[str, Any]) -> dict[str, pa.Array]:
     return {"query-id": pa.array(columns["query_id"]).take(pa.array(rows)), "corpus-id": products.flatten(), "score": scores}
 
 
-def _schema(suffix: str) -> pa.Schema:
+def arrow_schema(columns: Mapping[str, Any]) -> pa.Schema:
+    """The schema of columns that are written down as in `COLUMNS`."""
     import pyarrow as pa
 
     def arrow_type(kind: Any) -> pa.DataType:
@@ -128,7 +129,7 @@ def _schema(suffix: str) -> pa.Schema:
             return pa.struct([(name, arrow_type(inner)) for name, inner in kind.items()])
         return pa.type_for_alias(kind)
 
-    return pa.schema([(name, arrow_type(kind)) for name, kind in COLUMNS[suffix].items()])
+    return pa.schema([(name, arrow_type(kind)) for name, kind in columns.items()])
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:

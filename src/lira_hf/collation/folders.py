@@ -8,19 +8,28 @@ from pathlib import Path
 
 from datasets import Dataset, IterableDataset, load_dataset
 
+from lira_hf.collation.ranking import PairData, pair_data
+from lira_hf.collation.reasoning import ProblemData, problem_data
 from lira_hf.collation.retrieval import RetrievalData, query_of, retrieval_data
 from lira_hf.collation.streaming import Catalogue, Reread, RetrievalStream, Streamed, count_rows
 from lira_hf.modeling.processing_lira import Row
 
+Data = RetrievalData | PairData | ProblemData
+
 SPLITS = ("train", "validation", "test")
 
 
-def read(folder: str | Path, language: str, split: str) -> RetrievalData:
+def read(folder: str | Path, language: str, split: str) -> Data:
     """One language's split of a folder or Hub repository. Raises ValueError where there is none, or its columns are of no known kind."""
     rows = load_config(folder, language, split)
     if "product_ids" in rows.column_names:
         return retrieval_data(rows, load_config(folder, f"{language}-corpus", split), language)
-    raise ValueError(f"data: {str(folder)!r} has the columns {', '.join(rows.column_names)}; product_ids (retrieval) is needed")
+    if "query_pair" in rows.column_names:
+        return pair_data(rows, language)
+    if "question" in rows.column_names:
+        return problem_data(rows, language)
+    kinds = "product_ids (retrieval), query_pair (ranking) or question (reasoning) is needed"
+    raise ValueError(f"data: {str(folder)!r} has the columns {', '.join(rows.column_names)}; {kinds}")
 
 
 def stream(folder: str | Path, language: str, split: str) -> RetrievalStream:
@@ -40,7 +49,7 @@ def load_config(folder: str | Path, config: str, split: str, streaming: bool = F
         raise ValueError(f"data: {str(folder)!r} has no configuration {config!r} with a split {split!r} ({str(error).splitlines()[0]})") from error
 
 
-def every_row(data: list, references: bool = False) -> Iterable[Row]:
+def every_row(data: list[Data] | list[Data | RetrievalStream], references: bool = False) -> Iterable[Row]:
     """All rows that training or evaluation will read, for filling a FeatureStore; they can be read again. A list, but for streams."""
     if any(isinstance(part, RetrievalStream) for part in data):
         return Reread(lambda: (row for part in data for row in part.rows(references)))

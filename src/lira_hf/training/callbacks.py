@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import ProgressCallback, TrainerCallback
 
-from lira_hf.collation import RetrievalData
-from lira_hf.evaluation.retrieval import score, summary
+from lira_hf.collation import PairData, ProblemData, RetrievalData
+from lira_hf.evaluation import ranking, reasoning, retrieval
 
 STATE_FILE = "lira_state.safetensors"  # beside a checkpoint's weights: queue and slow copy; written last, so it marks a whole checkpoint
 
@@ -33,16 +33,49 @@ class Epochs(TrainerCallback):
             train_dataloader.dataset.set_epoch(int(state.epoch + 1e-6))
 
 
-class RetrievalValidation(TrainerCallback):
-    """Adds validation nDCG@10 (`eval_ndcg@10`, mean over languages) to each evaluation, before the best checkpoint is chosen."""
+class Validation(TrainerCallback):
+    """Adds figures to each evaluation, before those callbacks see it that report it or choose the best checkpoint by it."""
+
+    def figures(self, model) -> dict[str, float]:
+        """What is measured of a model, by names that begin with `eval_`."""
+        raise NotImplementedError
+
+    def on_log(self, args, state, control, model=None, logs=None, **kwargs):
+        if logs is not None and "eval_runtime" in logs:  # on_evaluate would be too late for those that report
+            found = self.figures(model)
+            logs.update(found)
+            state.log_history[-1].update(found)
+
+
+class RetrievalValidation(Validation):
+    """Validation nDCG@10 (`eval_ndcg@10`, 0 to 100, mean over languages)."""
 
     def __init__(self, encoder, data: list[RetrievalData]):
         self.encoder, self.data = encoder, data
 
-    def on_log(self, args, state, control, model=None, logs=None, **kwargs):
-        if logs is not None and "eval_runtime" in logs:  # on_evaluate would be too late for those that report
-            logs["eval_ndcg@10"] = summary(score(model, self.encoder, self.data), self.data)["average"]
-            state.log_history[-1]["eval_ndcg@10"] = logs["eval_ndcg@10"]
+    def figures(self, model) -> dict[str, float]:
+        return {"eval_ndcg@10": retrieval.summary(retrieval.score(model, self.encoder, self.data), self.data)["average"]}
+
+
+class RankingValidation(Validation):
+    """Validation correlations (`eval_pearson`, `eval_spearman`, -100 to 100, mean over languages)."""
+
+    def __init__(self, encoder, data: list[PairData]):
+        self.encoder, self.data = encoder, data
+
+    def figures(self, model) -> dict[str, float]:
+        found = ranking.summary(ranking.score(model, self.encoder, self.data))
+        return {f"eval_{name}": table["average"] for name, table in found.items()}
+
+
+class ReasoningValidation(Validation):
+    """The accuracy of what the model writes (`eval_accuracy`, 0 to 100, mean over languages), on the first `rows` problems of each language."""
+
+    def __init__(self, encoder, data: list[ProblemData], rows: int):
+        self.encoder, self.data, self.rows = encoder, data, rows
+
+    def figures(self, model) -> dict[str, float]:
+        return {"eval_accuracy": reasoning.summary(reasoning.score(model, self.encoder, self.data, self.rows))["average"]}
 
 
 class CheckpointState(TrainerCallback):

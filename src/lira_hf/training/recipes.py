@@ -22,6 +22,7 @@ class Backbones(BaseModel):
     model_config = ConfigDict(extra="forbid")
     multilingual: str
     english: str
+    llm: str | None = None
 
 
 class Lora(BaseModel):
@@ -37,14 +38,14 @@ class Lora(BaseModel):
 class Recipe(BaseModel):
     """A training recipe, as a YAML file holds it.
 
-    `model` takes fields of LiraConfig; `anchoring` and `retrieval` take fields of StageArguments; the rest is explained in
+    `model` takes fields of LiraConfig; `anchoring`, `retrieval`, `ranking` and `reasoning` take fields of StageArguments; the rest is explained in
     configs/tiny.yaml."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
     data: str
     backbones: Backbones
     output: str
-    stage: Literal["all", "anchoring", "retrieval"] = "all"
+    stage: Literal["all", "anchoring", "retrieval", "ranking", "reasoning"] = "all"
     languages: list[str] | None = None
     seed: int = Field(0, ge=0)
     max_length: int = Field(128, ge=4)
@@ -55,11 +56,15 @@ class Recipe(BaseModel):
     backbones_dtype: Dtype = "float32"
     streaming: bool = False
     products_per_query: int = Field(8, ge=2)
+    llm_prompt: str = "{question}"
+    evaluation_rows: int = Field(64, ge=1)
     language_temperature: float = Field(1.0, gt=0)
     model: dict[str, Any] = {}
     lora: dict[str, Lora] = {}
     anchoring: dict[str, Any] = {}
     retrieval: dict[str, Any] = {}
+    ranking: dict[str, Any] = {}
+    reasoning: dict[str, Any] = {}
 
     @field_validator("languages")
     @classmethod
@@ -70,10 +75,12 @@ class Recipe(BaseModel):
     @classmethod
     def _model(cls, values: dict[str, Any]) -> dict[str, Any]:
         return known_fields(
-            "model", values, set(LiraConfig.__annotations__) - {"multilingual_config", "english_config", "model_type", "sub_configs_defaults"}
+            "model",
+            values,
+            set(LiraConfig.__annotations__) - {"multilingual_config", "english_config", "llm_config", "model_type", "sub_configs_defaults"},
         )
 
-    @field_validator("anchoring", "retrieval")
+    @field_validator("anchoring", "retrieval", "ranking", "reasoning")
     @classmethod
     def _arguments(cls, values: dict[str, Any], info) -> dict[str, Any]:
         if info.field_name == "anchoring" and values.get("early_stopping") is not None:

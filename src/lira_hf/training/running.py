@@ -10,46 +10,52 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from lira_hf.collation import RetrievalData, RetrievalStream, every_row, read, stream
+from lira_hf.collation import Data, PairData, ProblemData, RetrievalData, RetrievalStream, every_row, read, stream
 from lira_hf.features import FeatureStore, fill
-from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraHead, LiraProcessor
+from lira_hf.modeling import LiraForCausalLM, LiraForPreTraining, LiraForRetrieval, LiraForSequenceClassification, LiraHead, LiraProcessor
 from lira_hf.training.adapters import adapted, merged, save_adapter
 from lira_hf.training.arguments import arguments
 from lira_hf.training.recipes import Recipe
-from lira_hf.training.stages import train_anchoring, train_retrieval
+from lira_hf.training.stages import train_anchoring, train_ranking, train_reasoning, train_retrieval
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a kind of data is for: the stage after anchoring, its head, its training, and the recipe fields that the training takes."""
+    """What a kind of data is for: the stage after anchoring, its head, its training, the recipe fields that the training takes, and
+    the configuration that its head needs."""
 
     stage: str
     head: type[LiraHead]
     train: Callable[..., list[dict]]
     options: tuple[str, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 TASKS = {
     RetrievalData: Task("retrieval", LiraForRetrieval, train_retrieval, ("products_per_query",)),
+    PairData: Task("ranking", LiraForSequenceClassification, train_ranking, config={"num_labels": 1, "problem_type": "regression"}),
+    ProblemData: Task("reasoning", LiraForCausalLM, train_reasoning, ("evaluation_rows",)),
 }
 
 
-def load_data(recipe: Recipe, split: str) -> list[RetrievalData] | list[RetrievalStream]:
+def load_data(recipe: Recipe, split: str) -> list[Data] | list[RetrievalStream]:
     how = stream if recipe.streaming and split == "train" else read
     return [how(recipe.data, code, split) for code in recipe.languages]
 
 
-def load_parts(recipe: Recipe) -> tuple[LiraForPreTraining, LiraProcessor, list, list[RetrievalData]]:
+def load_parts(recipe: Recipe) -> tuple[LiraForPreTraining, LiraProcessor, list[Data] | list[RetrievalStream], list[Data]]:
     """The untrained model, its processor, training and validation data."""
     paths = recipe.backbones.multilingual, recipe.backbones.english
-    processor = LiraProcessor.from_backbones(*paths, prompts=recipe.prompts, max_length=recipe.max_length)
+    llm = {} if recipe.backbones.llm is None else {"llm": recipe.backbones.llm, "llm_prompt": recipe.llm_prompt}
+    processor = LiraProcessor.from_backbones(*paths, prompts=recipe.prompts, max_length=recipe.max_length, **llm)
     train, validation = load_data(recipe, "train"), load_data(recipe, "validation")
     torch.manual_seed(recipe.seed)
     dtype = getattr(torch, recipe.backbones_dtype)
@@ -74,6 +80,11 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
     task, lora = TASKS[type(validation[0])], {name: group.model_dump() for name, group in recipe.lora.items()}
     if recipe.stage not in ("all", "anchoring", task.stage):
         raise ValueError(f"stage: {recipe.stage!r} does not fit {recipe.data}, which is data for {task.stage}")
+    if task.head.can_generate() != (recipe.backbones.llm is not None):
+        needs = "a causal language model is needed" if task.head.can_generate() else "none is allowed"
+        raise ValueError(f"backbones.llm: {recipe.backbones.llm!r}, but for {task.stage} {needs}")
+    dtype = getattr(torch, recipe.backbones_dtype)
+    llm = {"llm": recipe.backbones.llm, "dtype": dtype} if task.head.can_generate() else {}
     anchored, final = output / "anchoring" / "model", output / "model"
     encoder = fill_features(recipe, model, processor, [*train, *validation]) if recipe.cache_features else processor
     if recipe.stage in ("all", "anchoring") and not (resume and anchored.exists()):
@@ -85,16 +96,15 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
         return anchored
     if resume and final.exists():
         return final
+    torch.manual_seed(recipe.seed)
     if anchored.exists():
-        head = task.head.from_pretrained(anchored, **recipe.model)  # stage 2 may be run with other choices than stage 1
+        head = task.head.from_anchored(anchored, **llm, **recipe.model, **task.config)  # stage 2 may be run with other choices than stage 1
         if isinstance(encoder, FeatureStore):
             encoder.check(head.lira)  # an anchored model of an earlier recipe may hold other backbones
     else:
         logger.warning("no stage-1 model in %s: stage 2 starts from an unanchored adaptor", anchored)
-        torch.manual_seed(recipe.seed)
-        fields = {"languages": processor.languages, **recipe.model}
-        dtype = getattr(torch, recipe.backbones_dtype)
-        head = task.head.from_backbones(recipe.backbones.multilingual, recipe.backbones.english, dtype=dtype, **fields)
+        fields = {"languages": processor.languages, **recipe.model, **task.config}
+        head = task.head.from_backbones(recipe.backbones.multilingual, recipe.backbones.english, **{"dtype": dtype, **llm}, **fields)
     if lora:
         save(head, processor, output / "base", [])
         head.name_or_path = str(output / "base")  # the adapter's folder says so

@@ -9,12 +9,34 @@ import torch
 from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
-from lira_hf.collation import AnchoringCollator, LateCollator, Mixture, RetrievalCollator, RetrievalData, RetrievalStream, Stream, can_be_anchored
+from lira_hf.collation import (
+    AnchoringCollator,
+    LateCollator,
+    Mixture,
+    PairData,
+    ProblemData,
+    RankingCollator,
+    ReasoningCollator,
+    RetrievalCollator,
+    RetrievalData,
+    RetrievalStream,
+    Stream,
+    can_be_anchored,
+)
 from lira_hf.evaluation.retrieval import score, summary
-from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraHead
+from lira_hf.modeling import LiraForCausalLM, LiraForPreTraining, LiraForRetrieval, LiraForSequenceClassification, LiraHead
 from lira_hf.training.adapters import backbones
 from lira_hf.training.arguments import StageArguments
-from lira_hf.training.callbacks import CheckpointState, Epochs, ProgressBar, RetrievalValidation, TrainingLog, last_checkpoint
+from lira_hf.training.callbacks import (
+    CheckpointState,
+    Epochs,
+    ProgressBar,
+    RankingValidation,
+    ReasoningValidation,
+    RetrievalValidation,
+    TrainingLog,
+    last_checkpoint,
+)
 
 SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -130,3 +152,41 @@ def shrink(model: LiraForRetrieval, encoder, validation: list[RetrievalData]) ->
         found[value] = summary(score(model, encoder, validation), validation)["average"]
     model.config.correction_scale = max(found, key=lambda value: (found[value], value))
     return found
+
+
+def train_ranking(
+    model: LiraForSequenceClassification,
+    encoder,
+    train: list[PairData],
+    validation: list[PairData],
+    args: TrainingArguments,
+    *,
+    temperature: float = 1.0,
+    resume: bool = False,
+    show_logs: bool = True,
+) -> list[dict]:
+    """Stage 2 for pairs with a gold score; returns the log."""
+    return fit(
+        model, args, [part.pairs for part in train], RankingCollator(encoder), [RankingValidation(encoder, validation)],
+        evaluation=[pair for part in validation for pair in part.pairs], temperature=temperature, resume=resume, show_logs=show_logs,
+    )  # fmt: skip
+
+
+def train_reasoning(
+    model: LiraForCausalLM,
+    encoder,
+    train: list[ProblemData],
+    validation: list[ProblemData],
+    args: TrainingArguments,
+    *,
+    evaluation_rows: int = 64,
+    temperature: float = 1.0,
+    resume: bool = False,
+    show_logs: bool = True,
+) -> list[dict]:
+    """Stage 2 for problems with an answer, of which evaluation_rows of each validation language are answered at each evaluation;
+    returns the log."""
+    return fit(
+        model, args, [part.problems for part in train], ReasoningCollator(encoder), [ReasoningValidation(encoder, validation, evaluation_rows)],
+        evaluation=[problem for part in validation for problem in part.problems], temperature=temperature, resume=resume, show_logs=show_logs,
+    )  # fmt: skip

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import yaml
 from tqdm import tqdm
 
 from lira_hf.catalogue.card import configs, count_rows
+from lira_hf.catalogue.folder import new_folder
 from lira_hf.catalogue.imports.report import Report
 from lira_hf.catalogue.letters import script_of
 from lira_hf.catalogue.rows import counted
@@ -51,10 +49,7 @@ def write_folder(
     shared_products: bool = False,
 ) -> None:
     """Write `report.output` and put it in place at once; fills `report.counts`. `files`: the names of those that were read."""
-    output = report.output
-    output.parent.mkdir(parents=True, exist_ok=True)
-    root = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
-    try:
+    with new_folder(report.output) as root:
         answers = judged.groupby("query", sort=False).agg(product_ids=("product", list), relevances=("score", list))
         asked = asked.join(answers, on="id")
         splits = [split for split in SPLITS if (asked["split"] == split).any()]  # `datasets` cannot read a table without rows
@@ -71,11 +66,6 @@ def write_folder(
         shared = {"shared_products": True} if shared_products else {}  # validation would else take them for a leak
         build = {"size": "imported", "seed": seed, **shared, "languages": [language], "counts": {language: report.counts}, "sha256": _hashes(root)}
         (root / "build.json").write_text(json.dumps(build, indent=2) + "\n", encoding="utf-8")
-        root.chmod(0o755)  # mkdtemp makes folders that only their owner may read
-        os.replace(root, output)
-    except BaseException:  # an interrupt too: nothing half-made stays
-        shutil.rmtree(root, ignore_errors=True)
-        raise
 
 
 def _tables(language: str, shelf: pd.DataFrame, asked: pd.DataFrame) -> dict[str, Mapping[str, Sequence[Any]]]:
