@@ -74,7 +74,8 @@ class LiraConfig(PreTrainedConfig):
         cross_language_negatives: whether products of another language than the query's count as negatives (ours).
         regression: objective of problem_type "regression": `correlation` (METHOD 2.4) or `mse`.
         pearson_weight: a of METHOD 2.4, 0 (ranks only) to 1 (ours). spearman_temperature: of its soft ranks, in standard deviations of
-            the predictions (ours). corr_queue_size: past predictions that a step's are correlated with, 0 for none.
+            the predictions (ours). corr_queue_size: past predictions that a step's are correlated with, 0 for none (a step
+            costs the square of both together).
         num_labels, id2label, label2id, problem_type: of LiraForSequenceClassification, as in transformers.
     """
 
@@ -139,7 +140,7 @@ class LiraConfig(PreTrainedConfig):
     regression: str = "correlation"
     pearson_weight: float = 0.5
     spearman_temperature: float = 0.1
-    corr_queue_size: int = 0
+    corr_queue_size: int = 1024
     trainable_backbones: list[str] = field(default_factory=list)
 
     def __post_init__(self, **kwargs):

@@ -1,7 +1,8 @@
 """LiRA's models: two backbones, frozen unless asked otherwise, Arca, LaSR, and a head for every task.
 
 Letters in shape comments: B rows, K candidate translations, L tokens, S bins, d shared width, d_g and d_h widths of the
-multilingual and the English backbone, D = d_g + d_h, N rows really encoded, C candidate products, Q queries.
+multilingual and the English backbone, D = d_g + d_h, N rows really encoded, C candidate products, Q queries; of the language model T
+tokens of text, w width, V tokens of the vocabulary.
 
 Beware: backbones are frozen in `LiraModel.train`, because `from_pretrained` gives every loaded parameter a gradient again and then
 calls `eval()`.
@@ -38,7 +39,6 @@ from .objectives_lira import (
     grades_of,
     hinge_loss,
     judged_among,
-    least_squares_line,
     mean_variance_loss,
     pearson,
     policy_loss,
@@ -46,6 +46,7 @@ from .objectives_lira import (
     unsafe_negatives,
 )
 from .queues_lira import CorrQueue, DocQueue, SlowCopy, first_of_each, gather_rows, processes
+from .ranking_lira import Comparison
 from .reasoning_lira import SoftPrompt, embedding_norm, positions
 
 logger = logging.get_logger(__name__)
@@ -732,44 +733,6 @@ class LiraForRetrieval(LiraHead):
         return self.in_batches([row.length for row in rows], embed, batch_size, show_progress_bar, "encode")
 
 
-class Comparison(nn.Module):
-    """Logits [B, num_labels] from one embedding u or two, u and v, by an MLP on [u, v, |u - v|, u v] (ours), zeros where there is no v.
-
-    Its last layer starts at zero. In regression a pair's logit starts as cos(u, v), at step 0 that of the frozen concatenation. `line` is the
-    slope and intercept fitted from such predictions to labels; `affine` those that `mse` learns on top of it."""
-
-    def __init__(self, config: LiraConfig, regression: bool):
-        super().__init__()
-        self.cosine, width = regression and config.num_labels == 1, 4 * config.hidden_size
-        self.correction = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, 2 * config.width),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(2 * config.width, config.num_labels),
-        )
-        self.register_buffer("line", torch.tensor([1.0, 0.0]))
-        self.affine = nn.Parameter(torch.tensor([1.0, 0.0])) if regression and config.regression == "mse" else None
-
-    def forward(self, first: Tensor, second: Tensor | None) -> Tensor:
-        """u and v [B, d_out], L2-normalised."""
-        other, apart = (torch.zeros_like(first),) * 2 if second is None else (second, (first - second).abs())
-        logits = self.correction(torch.cat([first, other, apart, first * other], -1))
-        return logits + (first * other).sum(-1, keepdim=True) if self.cosine else logits
-
-    def scaled(self, predictions: Tensor) -> Tensor:
-        """Predictions of a regression on the scale of the labels."""
-        values = self.line[0] * predictions + self.line[1]
-        return values if self.affine is None else self.affine[0] * values + self.affine[1]
-
-    @torch.no_grad()
-    def fit(self, predictions: Tensor, labels: Tensor) -> None:
-        """Fits the line to predictions and labels [n]; where the scale is learned only once, so that learning starts on the right scale."""
-        line = least_squares_line(predictions, labels)
-        unfitted = (self.line == torch.tensor([1.0, 0.0], device=line.device)).all()
-        self.line.copy_(line if self.affine is None else torch.where(unfitted, line, self.line))
-
-
 class LiraForSequenceClassification(LiraHead):
     """One text or a pair of them: classes, several labels at once, or a score (METHOD 2.4).
 
@@ -823,11 +786,9 @@ class LiraForSequenceClassification(LiraHead):
         if tuple(labels.shape) not in shapes:
             raise ValueError(f"labels: {tuple(labels.shape)} is not allowed; {config.problem_type} needs {shapes[-1]}")
         if config.problem_type == "single_label_classification":
-            bad = labels[(labels >= config.num_labels) | ((labels < 0) & (labels != -100))]  # -100: a row that does not count
-            if not whole or len(bad):
-                raise ValueError(
-                    f"labels: {(bad if len(bad) else labels)[0].item()} is not allowed; whole numbers from 0 to {config.num_labels - 1} are"
-                )
+            bad = labels[(labels >= config.num_labels) | ((labels < 0) & (labels != -100))] if whole else labels  # -100: a row that does not count
+            if len(bad):
+                raise ValueError(f"labels: {bad[0].item()} is not allowed; whole numbers from 0 to {config.num_labels - 1} are")
         return config.problem_type
 
     def _regression(self, predictions: Tensor, labels: Tensor) -> Tensor:

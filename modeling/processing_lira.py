@@ -119,12 +119,13 @@ class LiraProcessor(ProcessorMixin):
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         where = {name: kwargs[name] for name in LOCATION if name in kwargs}
-        file = f"{LLM_FOLDER}/tokenizer_config.json"
-        if kwargs.get("llm_tokenizer") is None and cached_file(
-            pretrained_model_name_or_path, file, _raise_exceptions_for_missing_entries=False, **where
-        ):
-            processor._llm_tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, subfolder=LLM_FOLDER, **where)
+        folder = cls.get_processor_dict(pretrained_model_name_or_path, **where)[0].get("llm_folder")
+        if folder is not None:
+            processor._llm_tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, subfolder=folder, **where)
         return processor
+
+    def to_dict(self) -> dict:
+        return super().to_dict() | ({} if self.llm_tokenizer is None else {"llm_folder": LLM_FOLDER})
 
     def batch_decode(self, *args, **kwargs) -> list[str]:
         """Texts of token ids of the language model, if there is one, else of the multilingual backbone."""
@@ -224,10 +225,11 @@ class LiraProcessor(ProcessorMixin):
                 if value is not None:
                     raise ValueError(f"{name}: given, but neither text_pair nor pair_translations is; give one of them")
             return None
-        second = self.check(text, translations, scores, [row.language for row in rows] if language is None else language, PAIR_NAMES)
-        if len(second) != len(rows):
-            raise ValueError(f"text_pair: {len(second)} second texts for {len(rows)} first ones; one each is needed")
-        return second
+        given = [text] if isinstance(text, str) else text if text is not None else translations
+        if isinstance(given, (list, tuple)) and given and len(given) != len(rows):
+            name = "pair_translations" if text is None else "text_pair"
+            raise ValueError(f"{name}: {len(given)} second texts for {len(rows)} first ones; one each is needed")
+        return self.check(text, translations, scores, [row.language for row in rows] if language is None else language, PAIR_NAMES)
 
     # -- tokens --------------------------------------------------------------------------------------------------------------
 

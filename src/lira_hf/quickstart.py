@@ -7,13 +7,12 @@ Everything finished is kept, so a run that was killed goes on where it stopped."
 
 from __future__ import annotations
 
+import functools
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.resources import files
 from pathlib import Path
 
 import datasets
@@ -21,15 +20,12 @@ import torch
 import transformers
 from rich.console import Console
 
-from lira_hf.backbones import train_tiny_backbones
-from lira_hf.catalogue import build
-from lira_hf.collation import SPLITS, RetrievalData, every_row, read
-from lira_hf.evaluation.retrieval import FROZEN_SYSTEMS, SYSTEMS, TRAINED_SYSTEMS, Scoreboard, build_frozen, embed, score, summary, variant
-from lira_hf.features import fill
+from lira_hf.collation import RetrievalData
+from lira_hf.evaluation.retrieval import FROZEN_SYSTEMS, SYSTEMS, TRAINED_SYSTEMS, Scoreboard, build_frozen, embed, score, summary
+from lira_hf.evaluation.studies import anchor, build_data, find_backbones, set_up, train_arm
 from lira_hf.languages import LANGUAGES, check_languages
-from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraProcessor
+from lira_hf.modeling import LiraForRetrieval
 from lira_hf.reporting import plot, print_table, results, write_json
-from lira_hf.training import Recipe, arguments, load_recipe, save, train_anchoring, train_retrieval
 
 RELOAD = """
 import json, sys, torch
@@ -61,42 +57,28 @@ def quickstart(
         console.print(f"\n[bold]{text}[/bold]  [dim]{time.time() - started:.0f} s[/dim]", highlight=False, soft_wrap=True)
 
     heading("1/6 data: LazRetrieval, small; synthetic, made from hand-written words")
-    build(output / "data", "small", codes, 0)
-    data = {split: [read(output / "data", code, split) for code in codes] for split in SPLITS}
+    data = build_data(output, codes)
     for split, parts in data.items():
         queries, products = sum(len(part.queries) for part in parts), sum(len(part.products) for part in parts)
         console.print(f"  {split:11s}{queries:7,} queries {products:7,} products", highlight=False)
 
     heading("2/6 backbones: " + ("two tiny encoders, trained here on other catalogue text" if multilingual is None else f"{multilingual}, {english}"))
     name = "tiny backbones" if multilingual is None else f"{multilingual} + {english}"
-    if multilingual is None:
-        folders = train_tiny_backbones(output / "backbones", codes)
-        multilingual, english = str(folders["multilingual"]), str(folders["english"])
-    recipe = load_recipe(
-        Path(str(files("lira_hf.configs") / "tiny.yaml")),
-        {
-            "data": str(output / "data"),
-            "backbones": {"multilingual": multilingual, "english": english},
-            "output": str(output),
-            "languages": codes,
-        },
-    )
-    processor = LiraProcessor.from_backbones(multilingual, english, max_length=recipe.max_length)
-    fresh = {"languages": processor.languages, **recipe.model}
-    torch.manual_seed(0)
-    base = LiraForRetrieval.from_backbones(multilingual, english, **fresh)
+    multilingual, english = find_backbones(output, codes, multilingual, english)
 
     heading("3/6 features: every text through the frozen backbones, once")
-    rows = [row for split in SPLITS for row in every_row(data[split], references=split == "train" and bool(base.config.consistency_weight))]
-    store = fill(output / "features", base.lira, processor, rows)
+    rig = set_up(output, codes, data, multilingual, english)
 
     board = Scoreboard()
     for system in FROZEN_SYSTEMS:
-        board.add(system, summary(score(build_frozen(base, system), store, data["test"]), data["test"]))
+        board.add(system, summary(score(build_frozen(rig.base, system), rig.store, data["test"]), data["test"]))
     for seed in range(seeds):
         heading(f"4/6 training, seed {seed}: stage 1 (Arca), then stage 2 (LaSR) and its controls with the same budget")
-        for system, one in train_systems(recipe, seed, base, processor, store, data, console).items():
-            board.add(system, one)
+        say = functools.partial(show_figures, console)
+        anchored = anchor(rig, seed, say=say)
+        for system, fields in TRAINED_SYSTEMS.items():
+            keep = output / "model" if system == "lira" and seed == 0 else None
+            board.add(system, train_arm(rig, seed, system, fields, anchored, say, keep)["test"])
 
     heading("5/6 results on the test split, which nothing was tuned on")
     for system in FROZEN_SYSTEMS:  # frozen systems have no seed
@@ -116,12 +98,12 @@ def quickstart(
 
     heading("6/6 the model, reloaded in a clean process by AutoModel.from_pretrained(..., trust_remote_code=True)")
     model = LiraForRetrieval.from_pretrained(output / "model")
-    difference = reload_difference(output / "model", model, processor, data["test"][0])
+    difference = reload_difference(output / "model", model, rig.processor, data["test"][0])
     console.print(f"  without lira_hf, the largest difference of any embedding: {difference:.1e}", highlight=False)
     if difference > 1e-5:
         raise RuntimeError(f"the reloaded model's embeddings differ by {difference:.1e}")
     for part in data["test"][:3]:
-        show_search(console, model, store, part)
+        show_search(console, model, rig.store, part)
     console.print(
         f"\n[bold]Done.[/bold] {output}/results.json, {output}/results.png; the model is {output}/model\n"
         "Next, with your own backbones and data:\n"
@@ -134,41 +116,15 @@ def quickstart(
     return found
 
 
-def train_systems(recipe: Recipe, seed: int, base, processor, store, data: dict[str, list[RetrievalData]], console: Console) -> dict[str, dict]:
-    """Stage 1 and every trained system of one seed: test summaries by system. Finished ones are read back."""
-    folder = Path(recipe.output) / "runs" / str(seed)
-    anchored = folder / "anchoring" / "model"
-    if not anchored.exists():
-        torch.manual_seed(seed)
-        pre = LiraForPreTraining(base.config)
-        pre.lira.load_state_dict(variant(base, {}, seed).lira.state_dict())
-        log = train_anchoring(pre, store, data["train"], arguments(anchored.parent, seed, recipe.anchoring), resume=True, show_logs=False)
-        save(pre, processor, anchored, log)
-        say(console, "stage 1", log, "loss", "reward", "actor_entropy", "epsilon1_p50", "epsilon1_p95", "collapse_cosine", "collapse_rank")
-    pre = LiraForPreTraining.from_pretrained(anchored)
-    start = variant(base, {}, seed)
-    start.lira.arca.load_state_dict(pre.lira.arca.state_dict())
-    found = {}
-    for system, fields in TRAINED_SYSTEMS.items():
-        done = folder / f"{system}.json"
-        if not done.exists():
-            model = variant(start, fields, seed)
-            args = arguments(folder / system, seed, recipe.retrieval)
-            log = train_retrieval(
-                model, store, data["train"], data["validation"], args, products_per_query=recipe.products_per_query, resume=True, show_logs=False
-            )
-            say(console, system, log, "loss", "loss_ndcg", "loss_hinge", "dropped_negatives", "eval_ndcg@10")
-            if system == "lira" and seed == 0:
-                save(model, processor, Path(recipe.output) / "model", log)
-            write_json(done, summary(score(model, store, data["test"]), data["test"]))
-            shutil.rmtree(folder / system, ignore_errors=True)  # its checkpoints have served
-        found[system] = json.loads(done.read_text())
-    return found
+FIGURES = (
+    "loss", "loss_ndcg", "loss_hinge", "dropped_negatives", "eval_ndcg@10", "reward", "actor_entropy", "epsilon1_p50", "epsilon1_p95",
+    "collapse_cosine", "collapse_rank",
+)  # fmt: skip
 
 
-def say(console: Console, name: str, log: list[dict], *figures: str) -> None:
+def show_figures(console: Console, name: str, log: list[dict]) -> None:
     """The last value of each figure in a training log, on one line."""
-    last = {figure: next((entry[figure] for entry in reversed(log) if figure in entry), None) for figure in figures}
+    last = {figure: next((entry[figure] for entry in reversed(log) if figure in entry), None) for figure in FIGURES}
     shown = "  ".join(f"{figure} {float(value):.3f}" for figure, value in last.items() if value is not None)
     console.print(f"  {name}: {shown}", highlight=False, soft_wrap=True)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lira_hf.catalogue.candidates import Critic, Desk, Translator
 from lira_hf.catalogue.problems import build_problems, builder
-from lira_hf.catalogue.problems.arithmetic import CHOICES, KINDS, choices, wrong_results
+from lira_hf.catalogue.problems.arithmetic import CHOICES, KINDS, choices, work_out, wrong_results
 from lira_hf.catalogue.problems.candidates import DESK, HardWords, keeps_answer, read, translate
 from lira_hf.catalogue.problems.composition import Problem, draw, word, word_english
 from lira_hf.catalogue.problems.rows import ENGLISH_SHARE, problem_rows
@@ -136,7 +136,7 @@ def test_an_english_template_without_a_phrase_to_misread_is_named(tmp_path):
 def test_answers_are_whole_and_small_and_right(kind, english):
     for seed in range(300):
         problem = draw(kind, SPLITS[seed % 3], "en" if seed % 2 else "th", english, Random(seed))
-        assert 1 <= problem.answer < 200 and min(problem.numbers.values()) >= 2 and max(problem.numbers.values()) <= 200
+        assert 1 <= problem.answer <= 135 and min(problem.numbers.values()) >= 2 and max(problem.numbers.values()) <= 135
         assert solve(word_english(problem, english), english) == problem.answer, word_english(problem, english)
 
 
@@ -144,12 +144,18 @@ def test_answers_are_whole_and_small_and_right(kind, english):
 def test_choices_are_distinct_and_hold_the_answer(kind, seed):
     rng = Random(seed)
     numbers = KINDS[kind].draw(rng)
-    answer = KINDS[kind].answer(numbers)
+    answer = work_out(kind, numbers)[-1][1]
     found = choices(numbers, answer, rng)
     assert len(set(found)) == len(found) == CHOICES and str(answer) in found
     assert all(number.isdecimal() and int(number) > 0 for number in found)
     wrong = wrong_results(numbers, answer)
     assert answer not in wrong and len(set(found) & set(map(str, wrong))) >= min(len(wrong), CHOICES - 1)
+
+
+def test_a_problem_is_worked_out_step_by_step():
+    assert work_out("basket", {"n": 3, "p": 5, "k": 2, "q": 4}) == [("3 * 5", 15), ("2 * 4", 8), ("15 + 8", 23)]
+    problem = Problem("percent", "percent-1", {"p": 80, "d": 25}, ("mug", "cap"), "Hina", "ur")
+    assert problem.solution == "80 * 25 = 2000, 2000 / 100 = 20, 80 - 20 = 60" and problem.answer == 60
 
 
 def test_the_answer_is_at_every_place_alike():
@@ -173,6 +179,8 @@ def test_rows_say_what_they_promise(folder, english):
         assert len({row["question"] for row in rows}) == len({row["problem_id"] for row in rows}) == len(rows)
         for row in rows:
             assert row["language"] == code and row["choices"][row["label"]] == row["answer"] == str(solve(row["english"], english))
+            *_, last = row["solution"].split(", ")
+            assert last.endswith(f" = {row['answer']}") and all(eval(step.replace("=", "==")) for step in row["solution"].split(", "))
             assert len(row["translations"]) <= 4 and bool(row["translations"]) == (code != "en")
             if code == "en":
                 assert sorted(re.findall(r"\d+", row["question"])) == sorted(re.findall(r"\d+", row["english"]))

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -461,7 +462,10 @@ def test_a_processor_is_saved_with_and_without_its_third_tokenizer(talker, proce
     processor.save_pretrained(tmp_path / "two")
     assert not (tmp_path / "two" / "llm_tokenizer").exists() and LiraProcessor.from_pretrained(tmp_path / "two").llm_tokenizer is None
     settings = json.loads((tmp_path / "two" / "processor_config.json").read_text())
-    assert not [name for name in settings if "tokenizer" in name]
+    assert not [name for name in settings if "tokenizer" in name or "llm_folder" in name]
+    shutil.rmtree(tmp_path / "three" / "llm_tokenizer")
+    with pytest.raises((OSError, ValueError)):  # and not the tokenizer of the root in its place
+        LiraProcessor.from_pretrained(tmp_path / "three")
 
 
 @pytest.mark.parametrize(

@@ -281,6 +281,51 @@ def test_queued_products_count_like_products_of_the_step_and_features_with_their
     assert abs(loss - alone) > 1e-3
 
 
+@pytest.mark.parametrize("queue", ["embeddings", "features"])
+def test_of_a_large_queue_each_query_meets_its_hardest_products_only(backbones, processor, queue):
+    past, now = retrieval_batch(processor, range(8)), retrieval_batch(processor, [8])
+    few = stirred(built(backbones, LiraForRetrieval, queue=queue, queue_hardest=3, **CALM)).train()
+    with torch.no_grad():
+        scores = few.lira(**{name: now[name] for name in processor.model_input_names}).embeddings @ few.lira(**past["products"]).embeddings.T
+    hardest = scores[0].topk(3).indices
+    few(**past)
+    few.pop_measured()
+    loss, gradient = loss_and_gradient(few, now)
+    assert few.pop_measured()["negatives"] == 3
+    alone = stirred(built(backbones, LiraForRetrieval, queue=queue, **CALM)).train()
+    alone(**retrieval_batch(processor, hardest.tolist()))
+    expected_loss, expected_gradient = loss_and_gradient(alone, now)
+    assert loss == pytest.approx(expected_loss, abs=1e-5)
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("queue", ["embeddings", "ema", "features"])
+def test_the_health_of_the_queue_is_measured(backbones, processor, queue):
+    model = stirred(built(backbones, LiraForRetrieval, queue=queue, queue_size=8, **CALM)).train()
+    for rows in (range(4), range(4, 8), range(4)):
+        model(**retrieval_batch(processor, rows))
+    measured = model.pop_measured()
+    assert measured["queue_filled"] == (4 + 8) / 2 and measured["queue_age"] == (1 + 1.5) / 2 and measured["queue_age_max"] == (1 + 2) / 2
+    assert 0 <= measured["dropped_negatives"] <= 1 and 0 < measured["effective_negatives"] <= measured["negatives"]
+    if queue == "features":
+        assert "queue_drift" not in measured  # embedded anew, they never drift
+    else:
+        assert measured["queue_drift"] == pytest.approx(0, abs=1e-5)  # the weights have not moved
+        stirred(model)(**retrieval_batch(processor, range(4)))
+        assert model.pop_measured()["queue_drift"] > 1e-3
+
+
+def test_grades_of_the_judged_products_stand_in_for_relevances(backbones, processor):
+    model, batch = stirred(built(backbones, LiraForRetrieval)), retrieval_batch(processor, range(4))
+    batch["judged_relevances"] = torch.tensor([[3, -1]] * 4)
+    full = model(**batch).loss.item()
+    grades = {name: value for name, value in batch.items() if name != "relevances"}
+    assert model(**grades).loss.item() == full
+    assert model(**batch | {"judged_relevances": None}).loss.item() == full
+    batch["judged_relevances"] = torch.tensor([[1, -1]] * 4)  # what is known already stays
+    assert model(**batch).loss.item() == full
+
+
 @pytest.mark.parametrize("name", ["product", "family"])
 def test_queued_products_that_share_a_judged_id_are_no_negatives(backbones, processor, name):
     past, now = retrieval_batch(processor, range(4)), retrieval_batch(processor, range(4, 8))

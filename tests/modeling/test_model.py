@@ -227,10 +227,11 @@ def test_one_path_alone_may_be_given_without_the_keys_of_the_other(model, proces
 
 
 def test_inputs_that_lira_does_not_know_and_a_batch_without_any_are_refused_by_name(model):
-    with pytest.raises(ValueError, match="^input_ids: no input of LiRA"):
-        model.lira.encode_features({"input_ids": torch.ones(1, 2)})
-    with pytest.raises(ValueError, match="^multilingual_input_ids: missing"):
-        model.lira.encode_features({})
+    with pytest.raises(ValueError, match="^token_type_ids: no input of LiRA"):
+        model.lira.encode_features({"token_type_ids": torch.ones(1, 2)})
+    for text in ({}, {"input_ids": torch.ones(1, 2)}):  # that of a language model
+        with pytest.raises(ValueError, match="^multilingual_input_ids: missing"):
+            model.lira.encode_features(text)
 
 
 def test_a_tokenizer_that_makes_nothing_of_an_empty_text_does_no_harm(backbones, model):

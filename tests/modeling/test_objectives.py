@@ -3,21 +3,26 @@
 import math
 
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lira_hf.modeling.objectives_lira import (
     anchor_loss,
+    average_ranks,
     closest_positives,
     collapse_figures,
     consistency_loss,
     contrastive_loss,
+    correlation_loss,
     effective_negatives,
     grades_of,
     hinge_loss,
     judged_among,
+    least_squares_line,
     mean_variance_loss,
+    pearson,
     policy_loss,
     soft_ndcg_loss,
     soft_rank,
@@ -406,3 +411,71 @@ def test_equal_negatives_count_in_full_and_hopeless_ones_hardly():
     one_hard = torch.tensor([[0.5, 0.9, -0.5, -0.5, 0.9]] * 2)
     assert effective_negatives(one_hard, gains, negatives, 0.03) == pytest.approx(1, abs=1e-4)
     assert effective_negatives(one_hard[1:], gains[1:], negatives[1:], 0.03) == 0
+
+
+# ---- ranking -------------------------------------------------------------------------------------------------------
+
+
+def test_pearson_of_hand_computed_lists():
+    assert pearson(torch.tensor([1.0, 2, 3]), torch.tensor([1.0, 3, 2])).item() == pytest.approx(0.5)
+    assert pearson(torch.tensor([1.0, 2, 3]), torch.tensor([9.0, 5, 1])).item() == pytest.approx(-1)
+
+
+@given(values=st.lists(st.integers(0, 5), min_size=2, max_size=30), seed=st.integers(0, 99))
+@few
+def test_correlations_and_ranks_are_those_of_scipy(values, seed):
+    gold, predictions = torch.tensor(values).float(), normal(len(values), seed=seed)
+    assert torch.equal(average_ranks(gold), torch.from_numpy(scipy.stats.rankdata(-gold.numpy())).float())
+    if len(set(values)) > 1:
+        assert pearson(predictions, gold).item() == pytest.approx(scipy.stats.pearsonr(predictions, gold).statistic, abs=1e-5)
+        ranked = 1 - correlation_loss(predictions, gold, 0.0, 1e-6)  # at temperature 0 soft ranks are ranks
+        assert ranked.item() == pytest.approx(scipy.stats.spearmanr(predictions, gold).statistic, abs=1e-4)
+
+
+def test_tied_predictions_share_their_rank_at_every_temperature():
+    predictions, gold = torch.tensor([1.0, 1, 2, 0]), torch.tensor([3.0, 3, 5, 1])
+    assert correlation_loss(predictions, gold, 0.0, 1e-6).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_soft_ranks_of_two_predictions_are_known():
+    # Deviation of (0, 2) is 1: the lower one has rank 1 + sigmoid(2 / t), the other 1 + sigmoid(-2 / t); of two any slope correlates fully.
+    assert correlation_loss(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 4.0]), 0.0, 5.0).item() == pytest.approx(0, abs=1e-5)
+    assert correlation_loss(torch.tensor([0.0, 2.0]), torch.tensor([4.0, 1.0]), 0.3, 5.0).item() == pytest.approx(2, abs=1e-5)
+
+
+def test_the_correlation_loss_is_the_weighted_sum_and_blind_to_scale_and_offset():
+    predictions, gold = normal(20), normal(20, seed=1)
+    linear, ranked = (correlation_loss(predictions, gold, weight, 0.2) for weight in (1.0, 0.0))
+    assert linear.item() == pytest.approx(1 - pearson(predictions, gold).item())
+    assert correlation_loss(predictions, gold, 0.3, 0.2).item() == pytest.approx((0.3 * linear + 0.7 * ranked).item(), abs=1e-6)
+    assert correlation_loss(40 * predictions - 7, 0.1 * gold + 3, 0.3, 0.2).item() == pytest.approx((0.3 * linear + 0.7 * ranked).item(), abs=1e-5)
+
+
+def test_the_correlation_loss_has_the_gradient_of_its_finite_differences():
+    # Values go through float32, so steps are wide and the tolerance is that of their rounding.
+    predictions, gold = normal(7).requires_grad_(), normal(7, seed=1)
+    correlation_loss(predictions, gold, 0.5, 0.5).backward()
+    for i in range(7):
+        step = 1e-2 * torch.eye(7)[i]
+        with torch.no_grad():
+            slope = (correlation_loss(predictions + step, gold, 0.5, 0.5) - correlation_loss(predictions - step, gold, 0.5, 0.5)) / 2e-2
+        assert predictions.grad[i].item() == pytest.approx(slope.item(), abs=2e-3)
+
+
+@pytest.mark.parametrize("predictions, gold", [([0.5], [3.0]), ([0.5, 0.5, 0.5], [1.0, 2.0, 3.0]), ([0.1, 0.2, 0.3], [2.0, 2.0, 2.0])])
+def test_where_nothing_varies_the_correlation_is_zero_and_the_gradient_finite(predictions, gold):
+    predictions = torch.tensor(predictions).requires_grad_()
+    loss = correlation_loss(predictions, torch.tensor(gold), 0.5, 0.1)
+    loss.backward()
+    assert loss.item() == pytest.approx(1) and predictions.grad.isfinite().all()
+
+
+def test_the_line_is_that_of_least_squares_and_never_falls():
+    predictions = normal(30)
+    torch.testing.assert_close(least_squares_line(predictions, 3 * predictions + 2), torch.tensor([3.0, 2.0]))
+    gold = predictions + normal(30, seed=1)
+    fitted = scipy.stats.linregress(predictions, gold)
+    torch.testing.assert_close(least_squares_line(predictions, gold), torch.tensor([fitted.slope, fitted.intercept]).float())
+    slope, intercept = least_squares_line(predictions, -predictions).tolist()  # they do not rise together: only the means are brought together
+    assert slope == 1 and intercept == pytest.approx(-2 * predictions.mean().item())
+    assert least_squares_line(torch.full((4,), 0.5), torch.arange(4.0)).tolist() == [1, 1]

@@ -25,7 +25,7 @@ INPUT = {
 OPEN = """
 import json, sys
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification, AutoProcessor
 
 source, target, given = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 found = {}
@@ -35,6 +35,7 @@ for name, folder in (("published", source), ("saved again", target)):
     processor = AutoProcessor.from_pretrained(folder, **trusted)
     model, report = AutoModel.from_pretrained(folder, output_loading_info=True, **trusted)
     stage_1 = AutoModelForPreTraining.from_pretrained(folder, **trusted)
+    ranker = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, **trusted)
     batch = processor(**given)
     with torch.no_grad():
         found[name] = {
@@ -42,10 +43,11 @@ for name, folder in (("published", source), ("saved again", target)):
             "encoded": model.encode(given["text"], processor=processor, **{k: given[k] for k in ("translations", "scores", "language")}).tolist(),
             "logits": stage_1(**batch, return_loss=False).actor_logits.nan_to_num(neginf=-99.0).tolist(),
             "loss": stage_1(**batch).loss.item(),
+            "predicted": ranker.predict(given["text"], given["text"][::-1], processor=processor, language=given["language"])[:, 0].tolist(),
         }
-    found[name]["classes"] = [type(each).__name__ for each in (config, processor, model, stage_1)]
+    found[name]["classes"] = [type(each).__name__ for each in (config, processor, model, stage_1, ranker)]
     found[name]["report"] = [sorted(keys) for keys in report.values()]
-    found[name]["modules"] = sorted({type(each).__module__.split(".")[0] for each in (config, processor, model, stage_1)})
+    found[name]["modules"] = sorted({type(each).__module__.split(".")[0] for each in (config, processor, model, stage_1, ranker)})
     if name == "published":
         model.save_pretrained(target)
         processor.save_pretrained(target)
@@ -76,7 +78,7 @@ def test_a_clean_process_opens_every_auto_class_without_this_package(opened):
     found = opened[0]
     assert found["lira_hf"] is False
     for name in ("published", "saved again"):
-        assert found[name]["classes"] == ["LiraConfig", "LiraProcessor", "LiraForRetrieval", "LiraForPreTraining"]
+        assert found[name]["classes"] == ["LiraConfig", "LiraProcessor", "LiraForRetrieval", "LiraForPreTraining", "LiraForSequenceClassification"]
         assert found[name]["modules"] == ["transformers_modules"]
         assert not any(found[name]["report"])
 
@@ -86,11 +88,15 @@ def test_a_clean_process_computes_what_this_one_does(opened, processor):
     batch = processor(**INPUT)
     with torch.no_grad():
         expected = stage_1.lira(**batch).embeddings
+        ranked = torch.nn.functional.cosine_similarity(
+            *(stage_1.lira(**processor(list(INPUT["text"])[::way], language=INPUT["language"])).embeddings for way in (1, -1))
+        )
         loss, logits = stage_1(**batch).loss.item(), stage_1(**batch).actor_logits.nan_to_num(neginf=-99.0)
     for name in ("published", "saved again"):
         torch.testing.assert_close(torch.tensor(found[name]["embeddings"]), expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(torch.tensor(found[name]["encoded"]), expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(torch.tensor(found[name]["logits"]), logits, atol=1e-5, rtol=0)
+        torch.testing.assert_close(torch.tensor(found[name]["predicted"]), ranked, atol=1e-5, rtol=0)  # an untrained head: the cosine
         assert found[name]["loss"] == pytest.approx(loss, abs=1e-5)
 
 

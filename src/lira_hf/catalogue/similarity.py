@@ -2,8 +2,9 @@
 
 The rule is ours. A pair starts at 5 times the kinship of its two product types (`KINSHIP`). Every slot that the queries do not ask
 for alike takes its share of that away (`WEIGHTS`): all of it where they want different values, half where only one of them asks,
-and between the two for sizes of one type, by how many steps they are apart. Kinship comes first: while no query wants more than
-`WANTED` values, a pair that is less akin scores lower, whatever else the queries say. similarity_builder.py puts pairs on disk.
+and between the two for sizes of one type, by how many steps they are apart. With all other wants the same, a closer kinship
+scores higher; and no pair of two types scores as high as one of the same type that differs in a single slot. A query wants at most
+`WANTED` values, so that something is always left. similarity_builder.py puts pairs on disk.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from lira_hf.catalogue.tables import TRANSLATION
 
 HIGHEST = 5.0
 # What is left of the similarity where two types are not the same: of one category, of one department, bought together, or nothing of this.
-KINSHIP = {"same type": 1.0, "same category": 0.4, "same department": 0.16, "complement": 0.065, "unrelated": 0.0}
+KINSHIP = {"same type": 1.0, "same category": 0.5, "same department": 0.25, "complement": 0.1, "unrelated": 0.0}
 # The share of it that goes where two queries want different values: a case for another phone is of no use, another colour may be.
 WEIGHTS = {
-    "compatibility": 0.21, "audience": 0.19, "flavour": 0.18, "brand": 0.17, "scent": 0.16, "condition": 0.15,
-    "material": 0.15, "feature": 0.15, "measure": 0.14, "colour": 0.13, "occasion": 0.12, "pattern": 0.11,
+    "compatibility": 0.30, "audience": 0.28, "flavour": 0.27, "brand": 0.25, "scent": 0.24, "condition": 0.22,
+    "material": 0.22, "feature": 0.22, "measure": 0.21, "colour": 0.20, "occasion": 0.18, "pattern": 0.16,
 }  # fmt: skip
 WANTED = 3  # values that a query wants, at most
 DECIMALS = 6  # of a score: equal sums of different shares may differ in the last bits

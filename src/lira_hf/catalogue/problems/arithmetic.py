@@ -1,40 +1,44 @@
-"""The kinds of problems: which numbers they hold, what the answer is, and what a wrong operation would give."""
+"""The kinds of problems: which numbers they hold, what the answer is, and what a wrong operation would give.
+
+The numbers are so small that a few thousand problems show most pairs of them: reading is what is tested, not arithmetic.
+"""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from itertools import combinations
 from random import Random
 from typing import NamedTuple
 
 CHOICES = 5
-NOTES = (20, 50, 100, 200)
+NOTES = (10, 20, 50, 100)
 RATES = (10, 20, 25, 50)  # per cent
 Numbers = Mapping[str, int]  # slot to number, all of them at least 2
 
 
 class Kind(NamedTuple):
-    """`draw` gives the numbers of a problem, `answer` its result: a whole number from 1 to 199."""
+    """`draw` gives the numbers of a problem, `steps` are the operations that answer it."""
 
     draw: Callable[[Random], dict[str, int]]
-    answer: Callable[[Numbers], int]
+    steps: tuple[str, ...]
 
 
 def _total(rng: Random) -> dict[str, int]:
-    return {"n": rng.randint(2, 9), "p": rng.randint(2, 20)}
+    return {"n": rng.randint(2, 9), "p": rng.randint(2, 15)}
 
 
 def _basket(rng: Random) -> dict[str, int]:
-    return {"n": rng.randint(2, 5), "p": rng.randint(2, 12), "k": rng.randint(2, 5), "q": rng.randint(2, 12)}
+    return {"n": rng.randint(2, 4), "p": rng.randint(2, 9), "k": rng.randint(2, 4), "q": rng.randint(2, 9)}
 
 
 def _each(rng: Random) -> dict[str, int]:
-    count, price = rng.randint(2, 9), rng.randint(2, 20)
+    count, price = rng.randint(2, 9), rng.randint(2, 15)
     return {"n": count, "t": count * price}
 
 
 def _difference(rng: Random) -> dict[str, int]:
-    lower, higher = sorted(rng.sample(range(2, 100), 2))
+    lower, higher = sorted(rng.sample(range(2, 41), 2))
     return {"p": higher, "q": lower}
 
 
@@ -44,36 +48,48 @@ def _change(rng: Random) -> dict[str, int]:
 
 
 def _discount(rng: Random) -> dict[str, int]:
-    price = rng.randint(10, 120)
-    return {"p": price, "d": rng.randint(2, price // 2)}
+    price = rng.randint(5, 60)
+    return {"p": price, "d": rng.randint(2, min(10, price // 2))}
 
 
 def _percent(rng: Random) -> dict[str, int]:
     rate = rng.choice(RATES)
     step = {10: 10, 20: 5, 25: 4, 50: 2}[rate]  # the smallest price of which the rate is a whole number
-    return {"p": step * rng.randint(max(1, 10 // step), 200 // step), "d": rate}
+    return {"p": step * rng.randint(max(1, 10 // step), 100 // step), "d": rate}
 
 
 def _delivery(rng: Random) -> dict[str, int]:
-    return {"p": rng.randint(10, 120), "f": rng.randint(2, 40)}
+    return {"p": rng.randint(5, 60), "f": rng.randint(2, 10)}
 
 
 def _count(rng: Random) -> dict[str, int]:
-    price, count = rng.randint(2, 20), rng.randint(2, 9)
+    price, count = rng.randint(2, 15), rng.randint(2, 9)
     return {"p": price, "m": price * count}
 
 
+# The operations one after another: {0} is the result of the first, and the result of the last is the answer.
 KINDS = {
-    "total": Kind(_total, lambda of: of["n"] * of["p"]),
-    "each": Kind(_each, lambda of: of["t"] // of["n"]),
-    "basket": Kind(_basket, lambda of: of["n"] * of["p"] + of["k"] * of["q"]),
-    "difference": Kind(_difference, lambda of: of["p"] - of["q"]),
-    "change": Kind(_change, lambda of: of["m"] - of["p"]),
-    "discount": Kind(_discount, lambda of: of["p"] - of["d"]),
-    "percent": Kind(_percent, lambda of: of["p"] * (100 - of["d"]) // 100),
-    "delivery": Kind(_delivery, lambda of: of["p"] + of["f"]),
-    "count": Kind(_count, lambda of: of["m"] // of["p"]),
+    "total": Kind(_total, ("{n} * {p}",)),
+    "each": Kind(_each, ("{t} / {n}",)),
+    "basket": Kind(_basket, ("{n} * {p}", "{k} * {q}", "{0} + {1}")),
+    "difference": Kind(_difference, ("{p} - {q}",)),
+    "change": Kind(_change, ("{m} - {p}",)),
+    "discount": Kind(_discount, ("{p} - {d}",)),
+    "percent": Kind(_percent, ("{p} * {d}", "{0} / 100", "{p} - {1}")),
+    "delivery": Kind(_delivery, ("{p} + {f}",)),
+    "count": Kind(_count, ("{m} / {p}",)),
 }
+OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}  # what is divided has no rest
+
+
+def work_out(kind: str, numbers: Numbers) -> list[tuple[str, int]]:
+    """The operations of a problem, as ("3 * 5", 15), in order; the result of the last is the answer, a whole number from 1 to 135."""
+    done: list[tuple[str, int]] = []
+    for step in KINDS[kind].steps:
+        written = step.format(*(result for _, result in done), **numbers)
+        first, sign, second = written.split()
+        done.append((written, OPERATIONS[sign](int(first), int(second))))
+    return done
 
 
 def choices(numbers: Numbers, answer: int, rng: Random) -> list[str]:

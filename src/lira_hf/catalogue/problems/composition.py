@@ -8,7 +8,7 @@ from random import Random
 from typing import NamedTuple
 
 from lira_hf.catalogue.composition import choose
-from lira_hf.catalogue.problems.arithmetic import KINDS
+from lira_hf.catalogue.problems.arithmetic import KINDS, work_out
 from lira_hf.catalogue.problems.words import English, Wording, names_of, phrases, template_ids
 from lira_hf.languages import ENGLISH
 
@@ -30,8 +30,13 @@ class Problem(NamedTuple):
 
     @property
     def answer(self) -> int:
-        """The result, from 1 to 199."""
-        return KINDS[self.kind].answer(self.numbers)
+        """The result, from 1 to 135."""
+        return work_out(self.kind, self.numbers)[-1][1]
+
+    @property
+    def solution(self) -> str:
+        """The way to it: "3 * 5 = 15", several operations parted by commas."""
+        return ", ".join(f"{written} = {result}" for written, result in work_out(self.kind, self.numbers))
 
 
 def draw(kind: str, split: str, language: str, english: English, rng: Random) -> Problem:

@@ -20,6 +20,7 @@ COLUMNS: dict[str, Any] = {
     "english": "string",
     "translations": [TRANSLATION],
     "answer": "string",  # digits
+    "solution": "string",  # the operations, the last of which gives the answer: "3 * 5 = 15"
     "kind": "string",
     "template": "string",
     "choices": ["string"],
@@ -71,6 +72,7 @@ def problem_rows(language: str, split: str, count: int, seed: int) -> tuple[list
                 "english": word_english(problem, english),
                 "translations": [candidate._asdict() for candidate, _ in pairs],
                 "answer": answer,
+                "solution": problem.solution,
                 "kind": problem.kind,
                 "template": problem.template,
                 "choices": offered,
