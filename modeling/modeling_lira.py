@@ -34,6 +34,7 @@ from .objectives_lira import (
     consistency_loss,
     contrastive_loss,
     correlation_loss,
+    cosines,
     effective_negatives,
     grades_of,
     hinge_loss,
@@ -112,6 +113,7 @@ class LiraPreTrainedModel(PreTrainedModel):
     base_model_prefix = "lira"
     _supports_sdpa = True
     _supports_flash_attn = True
+    supports_gradient_checkpointing = True  # of the backbones; a frozen one has nothing to recompute, and does not
     _keep_in_fp32_modules_strict = ["arca", "lasr", "comparison", "soft_prompt"]  # else they open as half-precision as their backbones
     _keys_to_ignore_on_load_unexpected = [r"^llm\.", r"^soft_prompt\."]  # every head opens the folder of LiraForCausalLM
 
@@ -232,8 +234,7 @@ class LiraModel(LiraPreTrainedModel):
         """Token ids [N, L] of one path, "multilingual" or "english" -> bins [N, S, h] and sentence vectors [N, h], both float32.
         Rows without a token are not encoded and come back as zeros. A frozen backbone runs without gradient."""
         backbone = getattr(self, path)
-        learns = any(parameter.requires_grad for parameter in backbone.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns(backbone)):
             return self._encode(path, backbone, input_ids, attention_mask)
 
     def _encode(self, path: str, backbone: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,6 +257,9 @@ class LiraModel(LiraPreTrainedModel):
         for name in batch:
             if name not in INPUTS and name not in TEXT_INPUTS:
                 raise ValueError(f"{name}: no input of LiRA; allowed: {', '.join(sorted(INPUTS))}")
+        for path in ("multilingual", "english"):
+            if self.training and batch.get(f"{path}_features") is not None and learns(getattr(self, path)):
+                raise ValueError(f"{path}_features: a backbone that is trained reads ids; it would learn nothing from cached features")
         features = {name: batch[name] for name in batch if "input_ids" not in name and "attention_mask" not in name}
         if batch.get("multilingual_input_ids") is not None:
             mask = batch["multilingual_attention_mask"]
@@ -303,6 +307,7 @@ class LiraModel(LiraPreTrainedModel):
         arca = arca or self.arca
         mask, scores = features["candidate_mask"], features["translation_scores"].float()
         source, target = arca.adaptor(features["multilingual_features"], features["english_features"])
+        source, target = source.to(features["multilingual_features"]), target.to(features["english_features"])  # whole again after autocast
         multilingual, english = source.mean(1), target.mean(2)  # [B, d], [B, K, d]
         similarity = F.cosine_similarity(multilingual[:, None], english, dim=-1)  # [B, K]
         similarity = torch.where(features["text_mask"][:, None], similarity, 0.0)  # without a text there is nothing to be like
@@ -323,6 +328,7 @@ class LiraModel(LiraPreTrainedModel):
         rows = torch.arange(len(source), device=source.device)
         chosen = features["english_pooled"][rows, output.choice]
         output.embeddings = lasr(source, target, features["multilingual_pooled"], chosen, present, features["language_ids"])
+        output.embeddings = output.embeddings.to(chosen)
         return output
 
     def bin_states(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor, LiraModelOutput]:
@@ -373,14 +379,22 @@ class LiraModel(LiraPreTrainedModel):
 
 
 def freeze(backbone: PreTrainedModel, training: bool, trainable: bool) -> None:
-    """Sets a backbone's mode: frozen and in eval mode, but for LoRA's own weights; or, if it is trainable, like any model."""
+    """Sets a backbone's mode: frozen and in eval mode, but for LoRA's own weights; or, if it is trainable, like any model.
+    Layers of a trainable backbone that were frozen by hand stay so."""
     adapters = [parameter for name, parameter in backbone.named_parameters() if "lora_" in name]
-    if not trainable:
+    if trainable:
+        if not learns(backbone):  # it was made trainable after it had been frozen
+            backbone.requires_grad_(True)
+    else:
         marks = [parameter.requires_grad for parameter in adapters]
         backbone.requires_grad_(False)
         for parameter, mark in zip(adapters, marks, strict=True):
             parameter.requires_grad_(mark)
     backbone.train(training and (trainable or any(parameter.requires_grad for parameter in adapters)))
+
+
+def learns(backbone: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in backbone.parameters())
 
 
 def auto_class(config):
@@ -572,7 +586,7 @@ class LiraForRetrieval(LiraHead):
         languages = inputs.get("language_ids")
         languages = None if languages is None or self.config.cross_language_negatives else self.across(languages)
 
-        scores = queries @ found.T  # [Q, C]
+        scores = cosines(queries, found)  # [Q, C]
         closest = closest_positives(found.detach(), gains, found.detach())
         allowed = torch.ones_like(gains, dtype=torch.bool) if languages is None else (gains >= 0) | (languages[:, None] == ids["language"])
         same = self._same_judged(judged, ids, gains)
@@ -635,14 +649,14 @@ class LiraForRetrieval(LiraHead):
     def _consistency(self, embeddings: Tensor, references: dict[str, Tensor], once) -> Tensor:
         """METHOD 2.5: embeddings [B, D] against those of their perfect translations, read without gradient, noise or dropout; of the
         rows of all processes those that `once` picks."""
-        features = self.lira.encode_features(references)
+        self.lira.eval()
+        with torch.no_grad():
+            features = self.lira.encode_features(references)
+            target = self.lira.fuse(features).embeddings
+        self.lira.train(self.training)
         given = self.across(features["text_mask"] & features["candidate_mask"].any(-1))[once]
         if not given.any():
             return embeddings.sum() * 0
-        self.lira.lasr.eval()
-        with torch.no_grad():
-            target = self.lira.fuse(features).embeddings
-        self.lira.lasr.train(self.training)
         return consistency_loss(self.across(embeddings)[once][given], self.across(target)[once][given])
 
     # -- the queue of past products ------------------------------------------------------------------------------------
@@ -654,13 +668,13 @@ class LiraForRetrieval(LiraHead):
         config, ids = self.config, self.queue.contents()
         past = self.queue.embeddings(lambda features: self.lira.fuse(features).embeddings, config.queue_chunk).to(queries.dtype)  # [n, D]
         with torch.no_grad():
-            ranking = queries.detach() @ past.detach().T  # [Q, n]
+            ranking = cosines(queries.detach(), past.detach())  # [Q, n]
             if languages is not None:
                 ranking.masked_fill_(languages[:, None] != ids["language"], -torch.inf)
             best, top = ranking.topk(min(config.queue_hardest, len(past)), sorted=False)  # [Q, M]
             same = self._same_judged(judged, ids, gains).gather(1, top)
         near = past[top]  # [Q, M, D]
-        scores = torch.einsum("qd,qmd->qm", queries, near)
+        scores = cosines(queries[:, None], near)[:, 0]
         closest = closest_positives(found.detach(), gains, near.detach())
         ages = self.queue.ages().float()
         self.measure(queue_filled=len(past), queue_age=ages.mean(), queue_age_max=ages.max())

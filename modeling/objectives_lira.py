@@ -8,6 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+
+def cosines(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right^T of unit vectors [..., A, D] and [..., C, D] -> [..., A, C], in full precision under autocast too: bfloat16 tells
+    cosines near 1 apart from 1/256 on, which is a tenth of the temperatures that they are divided by."""
+    with torch.autocast(left.device.type, enabled=False):
+        return left @ right.to(left).transpose(-1, -2)
+
+
 # ---- stage 1 -------------------------------------------------------------------------------------------------------
 
 
@@ -20,7 +28,7 @@ def contrastive_loss(source: Tensor, target: Tensor, temperature: float) -> Tens
     """Symmetric InfoNCE between rows of source and target [B, d], the other rows being negatives (METHOD 1.8, ours).
 
     Zero vectors give log(B): every row is as likely as any other."""
-    logits = F.normalize(source, dim=-1) @ F.normalize(target, dim=-1).T / temperature  # [B, B]
+    logits = cosines(F.normalize(source, dim=-1), F.normalize(target, dim=-1)) / temperature  # [B, B]
     labels = torch.arange(len(source), device=source.device)
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
@@ -120,8 +128,8 @@ def closest_positives(products: Tensor, relevances: Tensor, others: Tensor) -> T
     relevant = relevances > 0
     width = max(1, int(relevant.sum(-1).max()))
     order = relevant.long().argsort(dim=-1, descending=True, stable=True)[:, :width]  # [Q, p]: a query's relevant products come first
-    cosines = products[order] @ others.transpose(-1, -2)  # [Q, p, C']
-    return cosines.masked_fill(~relevant.gather(1, order)[..., None], -1.0).amax(1)
+    found = cosines(products[order], others)  # [Q, p, C']
+    return found.masked_fill(~relevant.gather(1, order)[..., None], -1.0).amax(1)
 
 
 def judged_among(judged: Tensor, ids: Tensor) -> Tensor:

@@ -7,6 +7,10 @@ import torch
 from lira_hf.modeling.processing_lira import Row
 
 
+def can_be_anchored(row: Row) -> bool:
+    return row.text is not None and bool(row.translations)
+
+
 class AnchoringCollator:
     """Rows -> a batch of LiraForPreTraining."""
 

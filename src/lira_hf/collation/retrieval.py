@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -62,17 +63,19 @@ class RetrievalData:
 
 def retrieval_data(rows: Dataset, corpus: Dataset, language: str) -> RetrievalData:
     """A language's split from its rows and its corpus."""
-    products = {}
-    for p in corpus:
-        texts, scores = candidates(p["translations"])
-        row = Row(" ".join(part for part in (p["title"], p["text"]) if part), texts, scores, language, "document")
-        products[p["_id"]] = Product(p["_id"], p["family_id"], row, p["title"], p["english"])
-    queries = []
-    for q in rows:
-        texts, scores = candidates(q["translations"])
-        judged = dict(zip(q["product_ids"], q["relevances"], strict=True))
-        queries.append(Query(q["query_id"], Row(q["query"], texts, scores, language, "query"), q["slice"], judged, q["english"]))
-    return RetrievalData(language, queries, products)
+    return RetrievalData(language, [query_of(q, language) for q in rows], {p["_id"]: product_of(p, language) for p in corpus})
+
+
+def query_of(q: dict, language: str) -> Query:
+    texts, scores = candidates(q["translations"])
+    judged = dict(zip(q["product_ids"], q["relevances"], strict=True))
+    return Query(q["query_id"], Row(q["query"], texts, scores, language, "query"), q["slice"], judged, q["english"])
+
+
+def product_of(p: dict, language: str) -> Product:
+    texts, scores = candidates(p["translations"])
+    row = Row(" ".join(part for part in (p["title"], p["text"]) if part), texts, scores, language, "document")
+    return Product(p["_id"], p["family_id"], row, p["title"], p["english"])
 
 
 def reference(item: Query | Product) -> Row:
@@ -90,33 +93,36 @@ class RetrievalCollator:
         references: whether to give perfect translations for the consistency term.
     The draw depends on the query and its epoch alone: a resumed run repeats it, and it is the same in whichever process the query is."""
 
-    def __init__(self, encoder, products: dict[str, Product], products_per_query: int = 8, references: bool = True):
+    def __init__(self, encoder, products: Mapping[str, Product], products_per_query: int = 8, references: bool = True):
         if products_per_query < 2:
             raise ValueError(f"products_per_query: {products_per_query} is not allowed; at least 2 is")
         self.encoder, self.products, self.products_per_query, self.references = encoder, products, products_per_query, references
 
     def __call__(self, queries: list[Query]) -> dict:
-        drawn = list(dict.fromkeys(product for query in queries for product in self._draw(query, random.Random(f"{query.id}/{query.draw}"))))
+        # Products may lie on the disk: each is read once.
+        found = {product: self.products[product] for product in {p for query in queries for p in query.judged} if product in self.products}
+        drawn = [p for query in queries for p in self._draw(query, found, random.Random(f"{query.id}/{query.draw}"))]
+        drawn = list(dict.fromkeys(drawn))
         relevances = torch.tensor([[query.judged.get(product, -1) for product in drawn] for query in queries])  # [Q, C]
         judged = [list(query.judged) for query in queries]
-        families = [sorted({self.products[product].family for product in ids if product in self.products}) for ids in judged]
+        families = [sorted({found[product].family for product in ids if product in found}) for ids in judged]
         batch = dict(self.encoder.batch([query.row for query in queries]))
         batch |= {
-            "products": dict(self.encoder.batch([self.products[product].row for product in drawn])),
+            "products": dict(self.encoder.batch([found[product].row for product in drawn])),
             "relevances": relevances,
             "product_ids": torch.tensor([id_number(product) for product in drawn]),
-            "family_ids": torch.tensor([id_number(self.products[product].family) for product in drawn]),
+            "family_ids": torch.tensor([id_number(found[product].family) for product in drawn]),
             "judged_product_ids": padded([[id_number(product) for product in ids] for ids in judged]),
             "judged_relevances": padded([list(query.judged.values()) for query in queries]),
             "judged_family_ids": padded([[id_number(family) for family in ids] for ids in families]),
         }
         if self.references:
             batch["references"] = dict(self.encoder.batch([reference(query) for query in queries]))
-            batch["product_references"] = dict(self.encoder.batch([reference(self.products[product]) for product in drawn]))
+            batch["product_references"] = dict(self.encoder.batch([reference(found[product]) for product in drawn]))
         return batch
 
-    def _draw(self, query: Query, rng: random.Random) -> list[str]:
-        judged = sorted(product for product in query.judged if product in self.products)
+    def _draw(self, query: Query, known: Mapping[str, Product], rng: random.Random) -> list[str]:
+        judged = sorted(product for product in query.judged if product in known)
         best = max((query.judged[product] for product in judged), default=0)
         first = [rng.choice([product for product in judged if query.judged[product] == best])] if judged else []
         relevant = [product for product in judged if query.judged[product] > 0 and product not in first]

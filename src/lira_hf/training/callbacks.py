@@ -36,43 +36,49 @@ class Epochs(TrainerCallback):
             train_dataloader.dataset.set_epoch(int(state.epoch + 1e-6))
 
 
-class RetrievalValidation(TrainerCallback):
-    """Adds validation nDCG@10 (`eval_ndcg@10`, mean over languages) to each evaluation, before the best checkpoint is chosen."""
+class Validation(TrainerCallback):
+    """Adds figures to each evaluation, before those callbacks see it that report it or choose the best checkpoint by it."""
+
+    def figures(self, model) -> dict[str, float]:
+        """What is measured of a model, by names that begin with `eval_`."""
+        raise NotImplementedError
+
+    def on_log(self, args, state, control, model=None, logs=None, **kwargs):
+        if logs is not None and "eval_runtime" in logs:  # on_evaluate would be too late for those that report
+            found = self.figures(model)
+            logs.update(found)
+            state.log_history[-1].update(found)
+
+
+class RetrievalValidation(Validation):
+    """Validation nDCG@10 (`eval_ndcg@10`, 0 to 100, mean over languages)."""
 
     def __init__(self, encoder, data: list[RetrievalData]):
         self.encoder, self.data = encoder, data
 
-    def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
-        metrics["eval_ndcg@10"] = retrieval.summary(retrieval.score(model, self.encoder, self.data), self.data)["average"]
-        if state.log_history:
-            state.log_history[-1]["eval_ndcg@10"] = metrics["eval_ndcg@10"]
+    def figures(self, model) -> dict[str, float]:
+        return {"eval_ndcg@10": retrieval.summary(retrieval.score(model, self.encoder, self.data), self.data)["average"]}
 
 
-class RankingValidation(TrainerCallback):
-    """Adds validation correlations (`eval_pearson`, `eval_spearman`, -100 to 100, mean over languages) to each evaluation."""
+class RankingValidation(Validation):
+    """Validation correlations (`eval_pearson`, `eval_spearman`, -100 to 100, mean over languages)."""
 
     def __init__(self, encoder, data: list[PairData]):
         self.encoder, self.data = encoder, data
 
-    def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
+    def figures(self, model) -> dict[str, float]:
         found = ranking.summary(ranking.score(model, self.encoder, self.data))
-        values = {f"eval_{name}": table["average"] for name, table in found.items()}
-        metrics.update(values)
-        if state.log_history:
-            state.log_history[-1].update(values)
+        return {f"eval_{name}": table["average"] for name, table in found.items()}
 
 
-class ReasoningValidation(TrainerCallback):
-    """Adds the accuracy of what the model writes (`eval_accuracy`, 0 to 100, mean over languages) to each evaluation, on the first
-    `rows` problems of each language."""
+class ReasoningValidation(Validation):
+    """The accuracy of what the model writes (`eval_accuracy`, 0 to 100, mean over languages), on the first `rows` problems of each language."""
 
     def __init__(self, encoder, data: list[ProblemData], rows: int):
         self.encoder, self.data, self.rows = encoder, data, rows
 
-    def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
-        metrics["eval_accuracy"] = reasoning.summary(reasoning.score(model, self.encoder, self.data, self.rows))["average"]
-        if state.log_history:
-            state.log_history[-1]["eval_accuracy"] = metrics["eval_accuracy"]
+    def figures(self, model) -> dict[str, float]:
+        return {"eval_accuracy": reasoning.summary(reasoning.score(model, self.encoder, self.data, self.rows))["average"]}
 
 
 class CheckpointState(TrainerCallback):

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from transformers import TrainingArguments
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lira_hf.languages import check_languages
 from lira_hf.modeling import LiraConfig
+from lira_hf.modeling.configuration_lira import BACKBONES
+from lira_hf.training.arguments import StageArguments, check_stage
+
+Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 class Backbones(BaseModel):
@@ -22,10 +25,20 @@ class Backbones(BaseModel):
     llm: str | None = None
 
 
+class Lora(BaseModel):
+    """Fields of peft.LoraConfig for one backbone; see adapters.lora_config."""
+
+    model_config = ConfigDict(extra="forbid")
+    r: int = Field(8, ge=1)
+    lora_alpha: float | None = Field(None, gt=0)
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: list[str] | None = None
+
+
 class Recipe(BaseModel):
     """A training recipe, as a YAML file holds it.
 
-    `model` takes fields of LiraConfig; `anchoring`, `retrieval`, `ranking` and `reasoning` take fields of TrainingArguments; the rest is explained in
+    `model` takes fields of LiraConfig; `anchoring`, `retrieval`, `ranking` and `reasoning` take fields of StageArguments; the rest is explained in
     configs/tiny.yaml."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -39,12 +52,15 @@ class Recipe(BaseModel):
     prompts: dict[str, dict[str, str]] | None = None
     cache_features: bool = True
     features: str | None = None
-    features_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    features_dtype: Dtype = "float32"
+    backbones_dtype: Dtype = "float32"
+    streaming: bool = False
     products_per_query: int = Field(8, ge=2)
     llm_prompt: str = "{question}"
     evaluation_rows: int = Field(64, ge=1)
     language_temperature: float = Field(1.0, gt=0)
     model: dict[str, Any] = {}
+    lora: dict[str, Lora] = {}
     anchoring: dict[str, Any] = {}
     retrieval: dict[str, Any] = {}
     ranking: dict[str, Any] = {}
@@ -67,7 +83,32 @@ class Recipe(BaseModel):
     @field_validator("anchoring", "retrieval", "ranking", "reasoning")
     @classmethod
     def _arguments(cls, values: dict[str, Any], info) -> dict[str, Any]:
-        return known_fields(info.field_name, values, {f.name for f in fields(TrainingArguments) if f.init} - {"output_dir"})
+        if info.field_name == "anchoring" and values.get("early_stopping") is not None:
+            raise ValueError("anchoring.early_stopping: stage 1 has no evaluation to go by; it is for the stages after it")
+        check_stage(values, f"{info.field_name}.")
+        return known_fields(info.field_name, values, {f.name for f in fields(StageArguments) if f.init} - {"output_dir"})
+
+    @field_validator("lora")
+    @classmethod
+    def _lora(cls, groups: dict[str, Lora]) -> dict[str, Lora]:
+        for name in groups:
+            if name not in BACKBONES:
+                raise ValueError(f"lora.{name}: no backbone of that name; allowed: {', '.join(BACKBONES)}")
+        return groups
+
+    @model_validator(mode="after")
+    def _together(self):
+        """What does not go with what."""
+        learning = [name for name in ("multilingual", "english") if name in {*self.lora, *self.model.get("trainable_backbones", ())}]
+        if self.cache_features and learning:
+            raise ValueError(
+                f"cache_features: true does not go with a {learning[0]} backbone that is trained (model.trainable_backbones or lora), whose "
+                "features change at each step; set cache_features: false"
+            )
+        for stage in ("anchoring", "retrieval"):
+            if self.streaming and self.stage in ("all", stage) and not getattr(self, stage).get("max_steps", 0) > 0:
+                raise ValueError(f"{stage}.max_steps: missing; a stream has no end, so streaming: true needs it")
+        return self
 
 
 def known_fields(where: str, values: dict[str, Any], known: set[str]) -> dict[str, Any]:

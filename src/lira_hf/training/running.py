@@ -1,7 +1,8 @@
 """A recipe's stages in order, from its data to the folder of a model.
 
 OUTPUT/anchoring/checkpoint-*   stage 1, resumable        OUTPUT/anchoring/model   its result
-OUTPUT/STAGE/checkpoint-*       stage 2, resumable        OUTPUT/model             the model to use and publish"""
+OUTPUT/STAGE/checkpoint-*       stage 2, resumable        OUTPUT/model             the model to use and publish
+With lora:  OUTPUT/base  what stage 2 began with          OUTPUT/adapter  for PeftModel.from_pretrained(base, ...); model has it merged"""
 
 from __future__ import annotations
 
@@ -16,12 +17,14 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from lira_hf.collation import Data, PairData, ProblemData, RetrievalData, every_row, read
+from lira_hf.collation import Data, PairData, ProblemData, RetrievalData, RetrievalStream, every_row, read, stream
 from lira_hf.features import FeatureStore, fill
 from lira_hf.modeling import LiraForCausalLM, LiraForPreTraining, LiraForRetrieval, LiraForSequenceClassification, LiraHead, LiraProcessor
+from lira_hf.training.adapters import adapted, merged, save_adapter
+from lira_hf.training.arguments import arguments
 from lira_hf.training.recipes import Recipe
 from lira_hf.training.sharding import whole
-from lira_hf.training.stages import arguments, train_anchoring, train_ranking, train_reasoning, train_retrieval
+from lira_hf.training.stages import train_anchoring, train_ranking, train_reasoning, train_retrieval
 
 logger = logging.getLogger(__name__)
 
@@ -45,22 +48,24 @@ TASKS = {
 }
 
 
-def load_data(recipe: Recipe, split: str) -> list[Data]:
-    return [read(recipe.data, code, split) for code in recipe.languages]
+def load_data(recipe: Recipe, split: str) -> list[Data] | list[RetrievalStream]:
+    how = stream if recipe.streaming and split == "train" else read
+    return [how(recipe.data, code, split) for code in recipe.languages]
 
 
-def load_parts(recipe: Recipe) -> tuple[LiraForPreTraining, LiraProcessor, list[Data], list[Data]]:
+def load_parts(recipe: Recipe) -> tuple[LiraForPreTraining, LiraProcessor, list[Data] | list[RetrievalStream], list[Data]]:
     """The untrained model, its processor, training and validation data."""
     paths = recipe.backbones.multilingual, recipe.backbones.english
     llm = {} if recipe.backbones.llm is None else {"llm": recipe.backbones.llm, "llm_prompt": recipe.llm_prompt}
     processor = LiraProcessor.from_backbones(*paths, prompts=recipe.prompts, max_length=recipe.max_length, **llm)
     train, validation = load_data(recipe, "train"), load_data(recipe, "validation")
     torch.manual_seed(recipe.seed)
-    model = LiraForPreTraining.from_backbones(*paths, **{"languages": processor.languages, **recipe.model})
+    dtype = getattr(torch, recipe.backbones_dtype)
+    model = LiraForPreTraining.from_backbones(*paths, dtype=dtype, **{"languages": processor.languages, **recipe.model})
     return model, processor, train, validation
 
 
-def fill_features(recipe: Recipe, model: LiraForPreTraining, processor: LiraProcessor, data: list[Data]) -> FeatureStore:
+def fill_features(recipe: Recipe, model: LiraForPreTraining, processor: LiraProcessor, data: list) -> FeatureStore:
     """The cache of what both stages read, in recipe.features or OUTPUT/features. Recipes may share a folder, whatever their backbones."""
     rows = every_row(data, references=bool(model.config.consistency_weight))
     return fill(recipe.features or Path(recipe.output) / "features", model.lira, processor, rows, dtype=recipe.features_dtype)
@@ -76,19 +81,21 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
         raise ValueError(f"output: {recipe.output} holds checkpoints of an earlier run; resume with --resume, or choose another folder")
     PartialState(cpu=not torch.accelerator.is_available()).wait_for_everyone()  # nobody writes before everybody has looked
     model, processor, train, validation = load_parts(recipe)
-    task = TASKS[type(train[0])]
+    task, lora = TASKS[type(validation[0])], {name: group.model_dump() for name, group in recipe.lora.items()}
     if recipe.stage not in ("all", "anchoring", task.stage):
         raise ValueError(f"stage: {recipe.stage!r} does not fit {recipe.data}, which is data for {task.stage}")
     if task.head.can_generate() != (recipe.backbones.llm is not None):
         needs = "a causal language model is needed" if task.head.can_generate() else "none is allowed"
         raise ValueError(f"backbones.llm: {recipe.backbones.llm!r}, but for {task.stage} {needs}")
-    llm = {"llm": recipe.backbones.llm} if task.head.can_generate() else {}
+    dtype = getattr(torch, recipe.backbones_dtype)
+    llm = {"llm": recipe.backbones.llm, "dtype": dtype} if task.head.can_generate() else {}
     anchored, final = output / "anchoring" / "model", output / "model"
     encoder = fill_features(recipe, model, processor, [*train, *validation]) if recipe.cache_features else processor
     if recipe.stage in ("all", "anchoring") and not (resume and anchored.exists()):
         args = arguments(anchored.parent, recipe.seed, recipe.anchoring)
+        model = adapted(model, lora)
         log = train_anchoring(model, encoder, train, args, temperature=recipe.language_temperature, resume=resume)
-        save(model, processor, anchored, log)
+        save(merged(model), processor, anchored, log)
     if recipe.stage == "anchoring":
         return anchored
     if resume and final.exists():
@@ -101,11 +108,19 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
     else:
         logger.warning("no stage-1 model in %s: stage 2 starts from an unanchored adaptor", anchored)
         fields = {"languages": processor.languages, **recipe.model, **task.config}
-        head = task.head.from_backbones(recipe.backbones.multilingual, recipe.backbones.english, **llm, **fields)
+        head = task.head.from_backbones(recipe.backbones.multilingual, recipe.backbones.english, **{"dtype": dtype, **llm}, **fields)
+    if lora:
+        save(head, processor, output / "base", [])
+        head.name_or_path = str(output / "base")  # the adapter's folder says so
+        torch.manual_seed(recipe.seed)
+        head = adapted(head, lora)
     args = arguments(output / task.stage, recipe.seed, getattr(recipe, task.stage))
     options = {name: getattr(recipe, name) for name in task.options}
     log = task.train(head, encoder, train, validation, args, temperature=recipe.language_temperature, resume=resume, **options)
-    save(head, processor, final, log)
+    if lora and PartialState().is_main_process:
+        head.config.save_pretrained(output / "base")  # the stage may have set fields, such as correction_scale
+        save_adapter(head, output / "adapter")
+    save(merged(head), processor, final, log)
     return final
 
 

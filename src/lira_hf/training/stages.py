@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from torch.utils.data import Dataset
+from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
-from lira_hf.collation import AnchoringCollator, Mixture, PairData, ProblemData, RankingCollator, ReasoningCollator, RetrievalCollator, RetrievalData
+from lira_hf.collation import (
+    AnchoringCollator,
+    LateCollator,
+    Mixture,
+    PairData,
+    ProblemData,
+    RankingCollator,
+    ReasoningCollator,
+    RetrievalCollator,
+    RetrievalData,
+    RetrievalStream,
+    Stream,
+    can_be_anchored,
+)
 from lira_hf.evaluation.retrieval import score, summary
 from lira_hf.modeling import LiraForCausalLM, LiraForPreTraining, LiraForRetrieval, LiraForSequenceClassification, LiraHead
+from lira_hf.training.adapters import backbones
+from lira_hf.training.arguments import StageArguments
 from lira_hf.training.callbacks import (
     CheckpointState,
     Epochs,
@@ -26,22 +42,28 @@ from lira_hf.training.sharding import shard_on_cpus
 SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def arguments(output: Path, seed: int, values: dict[str, Any]) -> TrainingArguments:
-    """TrainingArguments with this library's defaults. Raises ValueError for a save_total_limit of 1."""
-    kept = 3 if values.get("load_best_model_at_end") else 2  # the best, the last whole one, and the one that is being written
-    if values.get("save_total_limit") == 1:
-        raise ValueError("save_total_limit: 1 is not allowed; at least 2 is, because the older checkpoint goes before the newer is whole")
-    defaults = {
-        "report_to": "none", "remove_unused_columns": False, "dataloader_pin_memory": False, "save_total_limit": kept,
-        "use_cpu": not torch.accelerator.is_available(),  # else accelerate takes torchrun's processes on CPUs for strangers
-    }  # fmt: skip
-    return TrainingArguments(output_dir=str(output), seed=seed, data_seed=seed, **{**defaults, **values})
+class StageTrainer(Trainer):
+    """The plain Trainer, and backbone_learning_rate."""
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        new, rate = self.optimizer is None, getattr(self.args, "backbone_learning_rate", None)
+        optimizer = super().create_optimizer(model)
+        if new and rate is not None:
+            apart = {id(parameter) for backbone in backbones(self.model).values() for parameter in backbone.parameters() if parameter.requires_grad}
+            if not apart:
+                raise ValueError(f"backbone_learning_rate: {rate}, but no backbone is trained; name some in trainable_backbones or lora")
+            for group in list(optimizer.param_groups):
+                moved = [parameter for parameter in group["params"] if id(parameter) in apart]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in apart]
+                if moved:
+                    optimizer.add_param_group({**group, "params": moved, "lr": rate})
+        return optimizer
 
 
 def fit(
     model: LiraHead,
     args: TrainingArguments,
-    train: list[list],
+    train: list[list] | Dataset,
     collator,
     callbacks: list[TrainerCallback],
     evaluation: list | None = None,
@@ -49,41 +71,60 @@ def fit(
     resume: bool = False,
     show_logs: bool = True,
 ) -> list[dict]:
-    """Trains a head on the items of each language; returns the log. With `resume`, from the newest whole checkpoint, if there is one."""
+    """Trains a head on the items of each language, or on a data set that holds them; returns the log. With `resume`, from the newest
+    whole checkpoint, if there is one."""
     torch.manual_seed(args.seed)
     shard_on_cpus(args)
-    trainer = Trainer(
+    checkpoint = last_checkpoint(args.output_dir) if resume else None
+    train = Mixture(train, temperature, args.seed) if isinstance(train, list) else train
+    if isinstance(train, Stream):
+        divide(train, args, checkpoint)
+        collator = LateCollator(collator)
+    trainer = StageTrainer(
         model=model,
         args=args,
-        train_dataset=Mixture(train, temperature, args.seed),
+        train_dataset=train,
         eval_dataset=evaluation,
         data_collator=collator,
-        callbacks=[*callbacks, Epochs(), CheckpointState()],
+        callbacks=[Epochs(), CheckpointState()],
     )
-    trainer.callback_handler.callbacks.insert(0, TrainingLog())  # before those that report, so that they report its figures too
+    trainer.callback_handler.callbacks[:0] = [TrainingLog(), *callbacks]  # before those that report, so that they report these figures too
+    if getattr(args, "early_stopping", None):
+        trainer.add_callback(EarlyStoppingCallback(args.early_stopping))
     if not show_logs:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(ProgressBar)
-    trainer.train(resume_from_checkpoint=last_checkpoint(args.output_dir) if resume else None)
+    trainer.train(resume_from_checkpoint=checkpoint)
     return trainer.state.log_history
 
 
+def divide(stream: Stream, args: TrainingArguments, checkpoint: str | None) -> None:
+    """Has each process collate its own part of a batch, and tells the stream what a checkpoint has had, which the Trainer skips."""
+    args.accelerator_config.dispatch_batches = False  # else one process would collate for all, and accelerate slice what has no common length
+    batch = args.train_batch_size * args.world_size
+    steps = int(Path(checkpoint).name.split("-")[1]) if checkpoint else 0
+    stream.divide(batch, begin=steps * args.gradient_accumulation_steps * batch)
+
+
 def train_anchoring(
-    model: LiraForPreTraining, encoder, data: list, args: TrainingArguments, *, temperature: float = 1.0, resume: bool = False, show_logs: bool = True
+    model: LiraForPreTraining, encoder, data: list, args: StageArguments, *, temperature: float = 1.0, resume: bool = False, show_logs: bool = True
 ) -> list[dict]:
     """Stage 1 on every row of data, of whatever kind, that has a text and a translation; returns the log."""
-    rows = [[row for row in part.rows() if row.text is not None and row.translations] for part in data]
-    if not any(rows):
-        raise ValueError("data: no row has a translation, and stage 1 needs some; train stage 2 alone, or add translations")
+    if isinstance(data[0], RetrievalStream):
+        rows = Stream([part.row_streams() for part in data], temperature, args.seed, keep=can_be_anchored)
+    else:
+        rows = [[row for row in part.rows() if can_be_anchored(row)] for part in data]
+        if not any(rows):
+            raise ValueError("data: no row has a translation, and stage 1 needs some; train stage 2 alone, or add translations")
     return fit(model, args, rows, AnchoringCollator(encoder), [], temperature=temperature, resume=resume, show_logs=show_logs)
 
 
 def train_retrieval(
     model: LiraForRetrieval,
     encoder,
-    train: list[RetrievalData],
+    train: list[RetrievalData] | list[RetrievalStream],
     validation: list[RetrievalData],
-    args: TrainingArguments,
+    args: StageArguments,
     *,
     products_per_query: int = 8,
     temperature: float = 1.0,
@@ -92,10 +133,13 @@ def train_retrieval(
 ) -> list[dict]:
     """Stage 2; then the correction is shrunk to what is best on validation (correction_scale 0, 0.25 .. 1). Returns the log."""
     # One Trainer has one collator: it knows the products of both splits, because evaluation hands it validation queries.
-    products = {identifier: product for part in (*train, *validation) for identifier, product in part.products.items()}
+    products = ChainMap(*(part.products for part in (*train, *validation)))
     collator = RetrievalCollator(encoder, products, products_per_query, references=bool(model.config.consistency_weight))
+    queries = [part.queries for part in train]
+    if isinstance(train[0], RetrievalStream):
+        queries = Stream([[part] for part in queries], temperature, args.seed)
     log = fit(
-        model, args, [part.queries for part in train], collator, [RetrievalValidation(encoder, validation)],
+        model, args, queries, collator, [RetrievalValidation(encoder, validation)],
         evaluation=[query for part in validation for query in part.queries], temperature=temperature, resume=resume, show_logs=show_logs,
     )  # fmt: skip
     shrink(model, encoder, validation)
