@@ -33,6 +33,7 @@ ARMS = {
     "mse": {"regression": "mse"},
     "correlation": {"regression": "correlation", "corr_queue_size": 1024},
     "correlation, no queue": {"regression": "correlation", "corr_queue_size": 0},
+    "correlation, languages together": {"regression": "correlation", "corr_queue_size": 1024, "correlate_within": "batch"},
     "Pearson alone": {"regression": "correlation", "corr_queue_size": 1024, "pearson_weight": 1.0},
 }
 FROZEN = {"selection": "critic", "correction_scale": 0.0}

@@ -27,6 +27,7 @@ CHOICES = {
     "baseline": ("expected", "none"),
     "queue": ("embeddings", "ema", "features", "none"),
     "regression": ("correlation", "mse"),
+    "correlate_within": ("language", "batch"),
 }
 BACKBONES = ("multilingual", "english", "llm")
 AT_LEAST_ONE = (
@@ -73,6 +74,7 @@ class LiraConfig(PreTrainedConfig):
             exceeds the first, or it outscores the best positive by more than the second.
         cross_language_negatives: whether products of another language than the query's count as negatives (ours).
         regression: objective of problem_type "regression": `correlation` (METHOD 2.4) or `mse`.
+        correlate_within: whether each language is correlated by itself, as it is measured, or the whole batch as one (ours).
         pearson_weight: a of METHOD 2.4, 0 (ranks only) to 1 (ours). spearman_temperature: of its soft ranks, in standard deviations of
             the predictions (ours). corr_queue_size: past predictions that a step's are correlated with, 0 for none (a step
             costs the square of both together).
@@ -138,6 +140,7 @@ class LiraConfig(PreTrainedConfig):
     false_negative_margin: float = 0.1
     cross_language_negatives: bool = False
     regression: str = "correlation"
+    correlate_within: str = "language"
     pearson_weight: float = 0.5
     spearman_temperature: float = 0.1
     corr_queue_size: int = 1024

@@ -33,10 +33,10 @@ from .objectives_lira import (
     collapse_figures,
     consistency_loss,
     contrastive_loss,
-    correlation_loss,
     cosines,
     effective_negatives,
     grades_of,
+    grouped_correlation_loss,
     hinge_loss,
     judged_among,
     mean_variance_loss,
@@ -769,7 +769,9 @@ class LiraForSequenceClassification(LiraHead):
             problem = self._problem(labels, predictions)
             found, labels = self.across(predictions), self.across(labels)  # of all processes
             if problem == "regression":
-                output.loss = self._regression(found, labels.view_as(found).to(found))
+                languages = inputs.get("language_ids")
+                languages = torch.zeros_like(found[:, 0], dtype=torch.long) if languages is None else self.across(languages)
+                output.loss = self._regression(found, labels.view_as(found).to(found), languages)
             elif problem == "single_label_classification":
                 output.loss = F.cross_entropy(found, labels)
             else:
@@ -795,29 +797,32 @@ class LiraForSequenceClassification(LiraHead):
                 raise ValueError(f"labels: {bad[0].item()} is not allowed; whole numbers from 0 to {config.num_labels - 1} are")
         return config.problem_type
 
-    def _regression(self, predictions: Tensor, labels: Tensor) -> Tensor:
-        """The loss of predictions [B, num_labels] of all processes; in training the line is fitted and the queue goes on."""
+    def _regression(self, predictions: Tensor, labels: Tensor, languages: Tensor) -> Tensor:
+        """The loss of predictions [B, num_labels] of all processes, languages [B]; in training the line is fitted and the queue goes on."""
         if not self.correlates:
             if self.training:
                 self.comparison.fit(predictions, labels)
             return F.mse_loss(self.comparison.scaled(predictions), labels)
-        config, own, gold = self.config, predictions[:, 0], labels[:, 0]
-        every, every_gold = self.queue.joined(own, gold) if self.training and self.queue is not None else (own, gold)  # [B + n]
-        loss = correlation_loss(every, every_gold, config.pearson_weight, config.spearman_temperature)
-        self.measure(loss_correlation=loss, pearson=pearson(own.detach(), gold))
+        config, step = self.config, {"prediction": predictions[:, 0], "label": labels[:, 0], "language": languages}
+        rows = self.queue.joined(step) if self.training and self.queue is not None else step  # [B + n]
+        groups = rows["language"] if config.correlate_within == "language" else torch.zeros_like(rows["language"])
+        loss = grouped_correlation_loss(
+            rows["prediction"], rows["label"], groups, len(predictions), config.pearson_weight, config.spearman_temperature
+        )
+        self.measure(loss_correlation=loss, pearson=pearson(predictions[:, 0].detach(), labels[:, 0]))
         if self.training:
-            self.comparison.fit(every, every_gold)
+            self.comparison.fit(rows["prediction"], rows["label"])
             if self.queue is not None:
-                self._enqueue(own, gold)
+                self._enqueue(step)
         return loss
 
     # -- the queue of past predictions ---------------------------------------------------------------------------------
 
-    def _enqueue(self, predictions: Tensor, labels: Tensor) -> None:
+    def _enqueue(self, step: dict[str, Tensor]) -> None:
         if self.queue.filled:
             ages = self.queue.ages().float()
             self.measure(queue_filled=self.queue.filled, queue_age=ages.mean(), queue_age_max=ages.max())
-        self.queue.push({"prediction": predictions, "label": labels})
+        self.queue.push(step)
 
     def queue_state(self) -> dict[str, Tensor]:
         return {f"queue.{name}": tensor for name, tensor in (self.queue.state_dict() if self.queue is not None else {}).items()}

@@ -139,14 +139,12 @@ class DocQueue(Queue):
 
 
 class CorrQueue(Queue):
-    """Past predictions and their gold scores (METHOD 2.4), to be correlated with those of the step."""
+    """Past predictions, their gold scores and languages (METHOD 2.4), to be correlated with those of the step."""
 
-    def joined(self, predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The step's predictions and labels [B], and the queued ones behind them, as constants: [B + n] each."""
-        if not self.filled:
-            return predictions, labels
+    def joined(self, step: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The step's rows [B], and the queued ones behind them, as constants: [B + n] each."""
         rows = self.contents()
-        return torch.cat([predictions, rows["prediction"].to(predictions)]), torch.cat([labels, rows["label"].to(labels)])
+        return {name: torch.cat([values, rows[name].to(values)]) if rows else values for name, values in step.items()}
 
 
 class SlowCopy:

@@ -10,7 +10,7 @@ from small_backbones import SENTENCES, SMALL, stirred
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
 from lira_hf import LiraForPreTraining, LiraForSequenceClassification
-from lira_hf.modeling.objectives_lira import correlation_loss, least_squares_line
+from lira_hf.modeling.objectives_lira import correlation_loss, grouped_correlation_loss, least_squares_line
 
 TEXTS, OTHERS = SENTENCES[6:12], SENTENCES[12:]
 CANDIDATES = [["tv 55 inch black", "black tv"], ["red cotton dress"], ["black t-shirt"], ["rice cooker 1.8 l"], ["blue shoes"], []]
@@ -204,6 +204,17 @@ def test_the_loss_is_that_of_the_batch_and_the_queue_together(backbones, pairs):
     assert sorted(held) == sorted(GOLD[2:].tolist())  # the oldest two made place
     measured = model.pop_measured()
     assert measured["queue_filled"] == 4 and measured["queue_age"] == measured["queue_age_max"] == 1 and -1 <= measured["pearson"] <= 1
+
+
+@pytest.mark.parametrize("within", ["language", "batch"])
+def test_languages_are_correlated_by_themselves_or_together(backbones, pairs, within):
+    model = livened(built(backbones, corr_queue_size=6, correlate_within=within, **STILL)).train()
+    batch = {**pairs, "labels": GOLD, "language_ids": torch.tensor([1, 2, 1, 2, 1, 2])}
+    past = model(**batch).logits[:, 0].detach()
+    output = model(**batch)
+    languages = batch["language_ids"].repeat(2) if within == "language" else torch.zeros(12)
+    expected = grouped_correlation_loss(torch.cat([output.logits[:, 0], past]), GOLD.repeat(2), languages, 6, 0.5, 0.1)
+    torch.testing.assert_close(output.loss, expected)
 
 
 def test_the_queue_goes_with_a_checkpoint_and_not_with_the_model(backbones, pairs):

@@ -18,6 +18,7 @@ from lira_hf.modeling.objectives_lira import (
     correlation_loss,
     effective_negatives,
     grades_of,
+    grouped_correlation_loss,
     hinge_loss,
     judged_among,
     least_squares_line,
@@ -468,6 +469,17 @@ def test_where_nothing_varies_the_correlation_is_zero_and_the_gradient_finite(pr
     loss = correlation_loss(predictions, torch.tensor(gold), 0.5, 0.1)
     loss.backward()
     assert loss.item() == pytest.approx(1) and predictions.grad.isfinite().all()
+
+
+def test_groups_are_correlated_one_by_one_and_count_by_their_rows_of_the_step():
+    predictions, gold, groups = normal(20), normal(20, seed=1), torch.tensor([0, 0, 0, 1, 0, 1, 2] + [0, 1, 2, 3] * 3 + [3])
+    parts = [correlation_loss(predictions[groups == group], gold[groups == group], 0.3, 0.2) for group in range(3)]
+    found = grouped_correlation_loss(predictions, gold, groups, 7, 0.3, 0.2)
+    assert found.item() == pytest.approx(((4 * parts[0] + 2 * parts[1] + parts[2]) / 7).item(), abs=1e-6)
+    moved = grouped_correlation_loss(predictions * (1 + groups) - 5 * groups, gold, groups, 7, 0.3, 0.2)
+    assert moved.item() == pytest.approx(found.item(), abs=1e-5)
+    one = grouped_correlation_loss(predictions, gold, torch.zeros_like(groups), 7, 0.3, 0.2)
+    assert one.item() == pytest.approx(correlation_loss(predictions, gold, 0.3, 0.2).item(), abs=1e-6)
 
 
 def test_the_line_is_that_of_least_squares_and_never_falls():

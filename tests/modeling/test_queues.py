@@ -128,9 +128,10 @@ def test_queued_features_are_embedded_in_chunks_with_the_gradient_of_one_piece(c
 
 def test_the_step_is_joined_with_queued_predictions_that_are_constants():
     queue, predictions = CorrQueue(3), torch.tensor([1.0, 2.0], requires_grad=True)
-    assert queue.joined(predictions, torch.ones(2)) == (predictions, pytest.approx(torch.ones(2)))
+    step = {"prediction": predictions, "label": torch.ones(2)}
+    assert queue.joined(step) == step
     queue.push({"prediction": predictions * 2, "label": torch.tensor([3.0, 4.0])})
-    joined, labels = queue.joined(predictions, torch.ones(2))
+    joined, labels = queue.joined(step).values()
     assert joined.tolist() == [1, 2, 2, 4] and labels.tolist() == [1, 1, 3, 4]
     assert torch.autograd.grad(joined.sum(), predictions)[0].tolist() == [1, 1]
 
