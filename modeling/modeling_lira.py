@@ -145,6 +145,9 @@ class LiraPreTrainedModel(PreTrainedModel):
                 if line is not None:
                     init.copy_(line, torch.tensor([1.0, 0.0]))
 
+    def get_input_embeddings(self) -> None:
+        """None: each backbone has its own, and a library that shards or wraps the one of a model leaves LiRA's alone."""
+
     @classmethod
     def from_backbones(cls, multilingual: str, english: str, *, llm: str | None = None, dtype: torch.dtype = torch.float32, **config_fields):
         """A new model around two pretrained backbones, and a language model where the head has one.
@@ -601,7 +604,7 @@ class LiraForRetrieval(LiraHead):
             "mean_variance": mean_variance_loss(torch.cat([queries, found])),
         }
         weights = {"ndcg": 1.0, "hinge": config.hinge_weight, "mean_variance": config.mean_variance_weight, "consistency": config.consistency_weight}
-        pairs = [(output.embeddings, references), (own, product_references)]
+        pairs = [(output.embeddings, references, slice(None)), (own, product_references, once)]
         terms = [self._consistency(*pair) for pair in pairs if pair[1] is not None and config.consistency_weight]
         if terms:
             losses["consistency"] = torch.stack(terms).mean()
@@ -643,17 +646,18 @@ class LiraForRetrieval(LiraHead):
                 same |= judged_among(values, ids[name])
         return same
 
-    def _consistency(self, embeddings: Tensor, references: dict[str, Tensor]) -> Tensor:
-        """METHOD 2.5: embeddings [B, D] against those of their perfect translations, read without gradient, noise or dropout."""
+    def _consistency(self, embeddings: Tensor, references: dict[str, Tensor], once) -> Tensor:
+        """METHOD 2.5: embeddings [B, D] against those of their perfect translations, read without gradient, noise or dropout; of the
+        rows of all processes those that `once` picks."""
         self.lira.eval()
         with torch.no_grad():
             features = self.lira.encode_features(references)
             target = self.lira.fuse(features).embeddings
         self.lira.train(self.training)
-        given = self.across(features["text_mask"] & features["candidate_mask"].any(-1))
+        given = self.across(features["text_mask"] & features["candidate_mask"].any(-1))[once]
         if not given.any():
             return embeddings.sum() * 0
-        return consistency_loss(self.across(embeddings)[given], self.across(target)[given])
+        return consistency_loss(self.across(embeddings)[once][given], self.across(target)[once][given])
 
     # -- the queue of past products ------------------------------------------------------------------------------------
 
@@ -706,7 +710,7 @@ class LiraForRetrieval(LiraHead):
         if self.queue is not None and parts["queue"]:
             self.queue.load_state_dict(parts["queue"])
         if self.slow is not None:
-            self.slow.load_state_dict(parts["slow"], self.lira.arca, self.lira.lasr)
+            self.slow.load_state_dict(parts["slow"])
 
     # -- inference -----------------------------------------------------------------------------------------------------------
 

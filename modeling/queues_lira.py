@@ -154,20 +154,24 @@ class SlowCopy:
 
     def __init__(self, decay: float):
         self.decay, self.modules = decay, ()
+        self.restored: dict[str, Tensor] = {}  # until there are modules: outside of a step those of a sharded model have only their share
 
     @torch.no_grad()
     def follow(self, *modules: nn.Module) -> tuple[nn.Module, ...]:
-        """The copy of modules, moved by one step; at first it is equal to them."""
+        """The copy of modules, moved by one step; at first it is equal to them, or what was restored."""
         if not self.modules:
             self.modules = tuple(copy.deepcopy(module).eval().requires_grad_(False) for module in modules)
+            for index, slow in enumerate(self.modules if self.restored else ()):
+                slow.load_state_dict({name.partition(".")[2]: t for name, t in self.restored.items() if name.startswith(f"{index}.")})
+            self.restored = {}
         for slow, module in zip(self.modules, modules, strict=True):
             for old, new in zip(slow.parameters(), module.parameters(), strict=True):
                 old.lerp_(new, 1 - self.decay)
         return self.modules
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {f"{index}.{name}": tensor for index, module in enumerate(self.modules) for name, tensor in module.state_dict().items()}
+        own = {f"{index}.{name}": tensor for index, module in enumerate(self.modules) for name, tensor in module.state_dict().items()}
+        return own or self.restored
 
-    def load_state_dict(self, state: dict[str, Tensor], *modules: nn.Module) -> None:
-        for index, slow in enumerate(self.follow(*modules) if state else ()):
-            slow.load_state_dict({name.partition(".")[2]: tensor for name, tensor in state.items() if name.startswith(f"{index}.")})
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.modules, self.restored = (), {name: tensor.clone() for name, tensor in state.items()}

@@ -142,12 +142,13 @@ def test_each_id_is_kept_once_where_it_stands_first(values):
     assert kept == list(dict.fromkeys(values))
 
 
-def test_a_slow_copy_is_restored_into_a_run_that_has_none_yet():
-    module, slow = torch.nn.Linear(2, 2), SlowCopy(0.5)
+def test_a_slow_copy_is_restored_into_a_run_that_has_none_yet_and_goes_on_from_there():
+    module, slow, again = torch.nn.Linear(2, 2), SlowCopy(0.5), SlowCopy(0.5)
     slow.follow(module)
     torch.nn.init.zeros_(module.weight)
     slow.follow(module)
-    again = SlowCopy(0.5)
-    again.load_state_dict(slow.state_dict(), module)
+    again.load_state_dict(slow.state_dict())
     for name, tensor in again.state_dict().items():
         assert torch.equal(tensor, slow.state_dict()[name])
+    expected, found = slow.follow(module)[0].weight, again.follow(module)[0].weight
+    assert torch.equal(found, expected) and expected.abs().sum() > 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainingArguments
 
 
@@ -43,5 +44,12 @@ def check_stage(values: dict[str, Any], prefix: str = "") -> None:
 
 
 def arguments(output: Path, seed: int, values: dict[str, Any]) -> StageArguments:
-    defaults = {"report_to": "none", "remove_unused_columns": False, "dataloader_pin_memory": False, "save_total_limit": 2}
+    """A stage's arguments with this library's defaults. Raises ValueError for a save_total_limit of 1."""
+    kept = 3 if values.get("load_best_model_at_end") else 2  # the best, the last whole one, and the one that is being written
+    if values.get("save_total_limit") == 1:
+        raise ValueError("save_total_limit: 1 is not allowed; at least 2 is, because the older checkpoint goes before the newer is whole")
+    defaults = {
+        "report_to": "none", "remove_unused_columns": False, "dataloader_pin_memory": False, "save_total_limit": kept,
+        "use_cpu": not torch.accelerator.is_available(),  # else accelerate takes torchrun's processes on CPUs for strangers
+    }  # fmt: skip
     return StageArguments(output_dir=str(output), seed=seed, data_seed=seed, **{**defaults, **values})

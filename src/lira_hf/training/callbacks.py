@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import ProgressCallback, TrainerCallback
 
 from lira_hf.collation import PairData, ProblemData, RetrievalData
 from lira_hf.evaluation import ranking, reasoning, retrieval
 
-STATE_FILE = "lira_state.safetensors"  # beside a checkpoint's weights: queue and slow copy; written last, so it marks a whole checkpoint
+STATE_FILE = "lira_state.safetensors"  # beside a checkpoint's weights: queue and slow copy, and the names of its other files
 
 
 class TrainingLog(TrainerCallback):
@@ -79,16 +82,18 @@ class ReasoningValidation(Validation):
 
 
 class CheckpointState(TrainerCallback):
-    """Saves the queue with every checkpoint and restores it on resume. Its file is written last and whole: a checkpoint without it
-    was cut off, and is not resumed from."""
+    """Saves the queue with every checkpoint and restores it on resume. Its file is written last, when every process has written what is
+    its own, and names all others: a checkpoint that lacks any was cut off while it was written or removed, and is not resumed from."""
 
     def on_save(self, args, state, control, model=None, **kwargs):
+        PartialState().wait_for_everyone()
         if not args.should_save:  # every process holds the same queue
             return
-        target = Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE_FILE
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         tensors = {name: tensor.contiguous() for name, tensor in model.queue_state().items()}
-        save_file({"step": torch.tensor(state.global_step), **tensors}, f"{target}.part")
-        os.replace(f"{target}.part", target)
+        part = folder / f"{STATE_FILE}.part"
+        save_file({"step": torch.tensor(state.global_step), **tensors}, part, {"files": json.dumps(files_of(folder))})
+        os.replace(part, folder / STATE_FILE)
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         source = Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE_FILE
@@ -96,6 +101,17 @@ class CheckpointState(TrainerCallback):
             tensors = load_file(source)
             tensors.pop("step")
             model.load_queue_state(tensors)
+
+
+def files_of(checkpoint: Path) -> list[str]:
+    return sorted(str(file.relative_to(checkpoint)) for file in checkpoint.rglob("*") if file.is_file() and not file.name.startswith(STATE_FILE))
+
+
+def is_whole(checkpoint: Path) -> bool:
+    if not (checkpoint / STATE_FILE).exists():
+        return False
+    with safe_open(checkpoint / STATE_FILE, "pt") as file:
+        return set(json.loads(file.metadata()["files"])) <= set(files_of(checkpoint))
 
 
 class ProgressBar(ProgressCallback):
@@ -107,5 +123,5 @@ class ProgressBar(ProgressCallback):
 
 def last_checkpoint(folder: str | Path) -> str | None:
     """The newest whole checkpoint of a stage's folder, or None."""
-    found = [p for p in Path(folder).glob("checkpoint-*") if (p / STATE_FILE).exists()]
+    found = [checkpoint for checkpoint in Path(folder).glob("checkpoint-*") if is_whole(checkpoint)]
     return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None

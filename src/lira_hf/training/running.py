@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from lira_hf.collation import Data, PairData, ProblemData, RetrievalData, RetrievalStream, every_row, read, stream
 from lira_hf.features import FeatureStore, fill
@@ -22,6 +23,7 @@ from lira_hf.modeling import LiraForCausalLM, LiraForPreTraining, LiraForRetriev
 from lira_hf.training.adapters import adapted, merged, save_adapter
 from lira_hf.training.arguments import arguments
 from lira_hf.training.recipes import Recipe
+from lira_hf.training.sharding import whole
 from lira_hf.training.stages import train_anchoring, train_ranking, train_reasoning, train_retrieval
 
 logger = logging.getLogger(__name__)
@@ -72,10 +74,12 @@ def fill_features(recipe: Recipe, model: LiraForPreTraining, processor: LiraProc
 def run(recipe: Recipe, resume: bool = False) -> Path:
     """Trains the recipe's stages in order and returns the folder of the last stage's model.
 
-    A finished stage is not repeated when resuming; without `resume`, an output that holds checkpoints already is refused."""
+    A finished stage is not repeated when resuming; without `resume`, an output that holds checkpoints already is refused. Under
+    `accelerate launch` or `torchrun` the processes train as one; all of them must see the output's folder."""
     output = Path(recipe.output)
     if not resume and any(output.glob("*/checkpoint-*")):
         raise ValueError(f"output: {recipe.output} holds checkpoints of an earlier run; resume with --resume, or choose another folder")
+    PartialState(cpu=not torch.accelerator.is_available()).wait_for_everyone()  # nobody writes before everybody has looked
     model, processor, train, validation = load_parts(recipe)
     task, lora = TASKS[type(validation[0])], {name: group.model_dump() for name, group in recipe.lora.items()}
     if recipe.stage not in ("all", "anchoring", task.stage):
@@ -113,19 +117,22 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
     args = arguments(output / task.stage, recipe.seed, getattr(recipe, task.stage))
     options = {name: getattr(recipe, name) for name in task.options}
     log = task.train(head, encoder, train, validation, args, temperature=recipe.language_temperature, resume=resume, **options)
-    if lora:
+    if lora and PartialState().is_main_process:
         head.config.save_pretrained(output / "base")  # the stage may have set fields, such as correction_scale
         save_adapter(head, output / "adapter")
     save(merged(head), processor, final, log)
     return final
 
 
-def save(model, processor: LiraProcessor, folder: Path, log: list[dict]) -> None:
-    """Model, code, processor and training log, whole or not at all."""
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part)
-    processor.save_pretrained(part)
-    (part / "training_log.json").write_text(json.dumps(log, indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+def save(model: LiraHead, processor: LiraProcessor, folder: Path, log: list[dict]) -> None:
+    """Model, code, processor and training log, whole or not at all. All processes must call it; the main one writes, the others wait."""
+    state, model = PartialState(), whole(model)
+    if state.is_main_process:
+        part = folder.with_name(folder.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        model.save_pretrained(part)
+        processor.save_pretrained(part)
+        (part / "training_log.json").write_text(json.dumps(log, indent=1))
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    state.wait_for_everyone()

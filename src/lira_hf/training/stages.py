@@ -37,6 +37,7 @@ from lira_hf.training.callbacks import (
     TrainingLog,
     last_checkpoint,
 )
+from lira_hf.training.sharding import shard_on_cpus
 
 SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -73,6 +74,7 @@ def fit(
     """Trains a head on the items of each language, or on a data set that holds them; returns the log. With `resume`, from the newest
     whole checkpoint, if there is one."""
     torch.manual_seed(args.seed)
+    shard_on_cpus(args)
     checkpoint = last_checkpoint(args.output_dir) if resume else None
     train = Mixture(train, temperature, args.seed) if isinstance(train, list) else train
     if isinstance(train, Stream):
