@@ -7,10 +7,11 @@ import sys
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from processes import together
 from safetensors.torch import load_file
 from small_backbones import SENTENCES, SMALL
 from small_data import small_data
-from transformers import Trainer, TrainingArguments
+from transformers import AutoModel, Trainer, TrainingArguments
 
 from lira_hf.catalogue.problems.builder import build_problems
 from lira_hf.collation import Problem, ProblemData, ReasoningCollator
@@ -312,6 +313,35 @@ def test_a_recipe_with_lora_leaves_an_adapter_and_a_merged_model_and_resumes_to_
     for name in ("model", "adapter", "retrieval/checkpoint-4"):
         shutil.rmtree(tmp_path / "again" / name)
     assert furthest(weights(run(check_recipe(again), resume=True)), weights(folder)) == 0
+
+
+def test_two_processes_train_an_adapter_as_one_does_with_the_batch_of_both(recipe, tmp_path):
+    still = {"dropout": 0.0, "path_dropout": 0.0, "queue": "none", "consistency_weight": 0.0}
+    recipe |= {"stage": "anchoring", "model": {**recipe["model"], **still}, "lora": {"english": {"r": 2}}}
+    folders = {}
+    for role, place in (
+        ("multilingual", "xlm-r"),
+        ("english", "bert"),
+    ):  # a backbone that is trained has dropout; here it would differ between processes
+        quiet = AutoModel.from_pretrained(recipe["backbones"][role], hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        shutil.copytree(recipe["backbones"][role], tmp_path / place)
+        quiet.save_pretrained(tmp_path / place)
+    recipe["backbones"] = {"multilingual": str(tmp_path / "xlm-r"), "english": str(tmp_path / "bert")}
+    for count in (1, 2):
+        # Adam would make a whole step of the rounding error of a gradient that is zero.
+        stage = {**recipe["anchoring"], "optim": "sgd", "learning_rate": 0.1, "per_device_train_batch_size": 8 // count}
+        whole = check_recipe({**recipe, "output": str(tmp_path / str(count)), "anchoring": stage})
+        folders[count] = together(2, run, whole)[0] if count == 2 else run(whole)
+    one, two = (weights(folders[count]) for count in (1, 2))
+    assert furthest(one, two) < 1e-5
+    query = "lira.english.encoder.layer.1.attention.self.query.weight"
+    assert float((one[query] - AutoModel.from_pretrained(tmp_path / "bert").state_dict()[query.removeprefix("lira.english.")]).abs().max()) > 1e-7
+
+
+def test_adapters_are_refused_under_fsdp(recipe, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="^lora: adapters are not trained under FSDP"):
+        run(check_recipe({**recipe, "lora": {"english": {}}}))
 
 
 def test_merging_a_model_without_adapters_gives_it_back(model):
