@@ -7,12 +7,17 @@ import sys
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from processes import together
 from safetensors.torch import load_file
 from small_backbones import SENTENCES, SMALL
 from small_data import small_data
-from transformers import Trainer, TrainingArguments
+from transformers import AutoModel, Trainer, TrainingArguments
 
-from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraProcessor
+from lira_hf.catalogue.problems.builder import build_problems
+from lira_hf.collation import Problem, ProblemData, ReasoningCollator
+from lira_hf.evaluation.reasoning import responses
+from lira_hf.modeling import LiraForCausalLM, LiraForPreTraining, LiraForRetrieval, LiraForSequenceClassification, LiraProcessor
+from lira_hf.modeling.processing_lira import Row
 from lira_hf.training import check_recipe, lora_config, merged, run
 
 CANDIDATES = [["tv 55 inch black", "black tv"], ["red cotton dress", "dress"], ["black t-shirt", "shirt"], ["rice cooker 1.8 l", "pot"]]
@@ -182,26 +187,34 @@ def stir(model) -> None:
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
 
 
-@pytest.mark.parametrize("cls", [LiraForPreTraining, LiraForRetrieval])
+@pytest.mark.parametrize("cls", [LiraForPreTraining, LiraForRetrieval, LiraForSequenceClassification])
 def test_plain_peft_trains_saves_loads_and_merges(backbones, processor, tmp_path, cls):
-    built(backbones, cls).save_pretrained(tmp_path / "base")
-    config = LoraConfig(target_modules=r"lira\.multilingual\..*\.(query|value)", modules_to_save=["arca", "lasr"])
+    ranks = cls is LiraForSequenceClassification
+    built(backbones, cls, **({"num_labels": 1} if ranks else {})).save_pretrained(tmp_path / "base")
+    own = ["arca", "lasr", *(["comparison"] if ranks else [])]
+    config = LoraConfig(target_modules=r"lira\.multilingual\..*\.(query|value)", modules_to_save=own)
     model = get_peft_model(cls.from_pretrained(tmp_path / "base"), config)
     rows = [{"row": i} for i in range(8)]
     batch = retrieval_batch(processor) if cls is LiraForRetrieval else dict(processor(TEXTS, CANDIDATES, SCORES, LANGUAGES))
+    if ranks:
+        batch |= {**{f"pair_{name}": tensor.flip(0) for name, tensor in batch.items()}, "labels": torch.tensor([0.1, 0.9, 0.4, 0.6])}
     args = TrainingArguments(
         str(tmp_path / "trained"), use_cpu=True, max_steps=3, learning_rate=1e-2, remove_unused_columns=False, disable_tqdm=True, save_strategy="no"
     )
     Trainer(model, args, train_dataset=rows, data_collator=lambda rows: batch).train()
-    assert model.pop_measured() and model.queue_state() == {}  # what our callbacks ask for
+    assert model.pop_measured() and isinstance(model.queue_state(), dict)  # what our callbacks ask for
     model.save_pretrained(tmp_path / "adapter")
     model.eval()
     inputs = dict(processor(TEXTS, CANDIDATES, SCORES, LANGUAGES))
     expected = model.lira(**inputs).embeddings.detach()
+    if ranks:
+        logits = model(**batch).logits.detach()
     base = cls.from_pretrained(tmp_path / "base")
     assert float((base.lira(**inputs).embeddings - expected).detach().abs().max()) > 1e-3
     loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
     torch.testing.assert_close(loaded.lira(**inputs).embeddings.detach(), expected, atol=1e-6, rtol=0)
+    if ranks:
+        torch.testing.assert_close(loaded(**batch).logits.detach(), logits, atol=1e-5, rtol=0)
     plain = loaded.merge_and_unload()
     torch.testing.assert_close(plain.lira(**inputs).embeddings.detach(), expected, atol=1e-5, rtol=0)
     assert type(plain) is cls and plain.state_dict().keys() == base.state_dict().keys()
@@ -302,5 +315,81 @@ def test_a_recipe_with_lora_leaves_an_adapter_and_a_merged_model_and_resumes_to_
     assert furthest(weights(run(check_recipe(again), resume=True)), weights(folder)) == 0
 
 
+def test_two_processes_train_an_adapter_as_one_does_with_the_batch_of_both(recipe, tmp_path):
+    still = {"dropout": 0.0, "path_dropout": 0.0, "queue": "none", "consistency_weight": 0.0}
+    recipe |= {"stage": "anchoring", "model": {**recipe["model"], **still}, "lora": {"english": {"r": 2}}}
+    folders = {}
+    for role, place in (
+        ("multilingual", "xlm-r"),
+        ("english", "bert"),
+    ):  # a backbone that is trained has dropout; here it would differ between processes
+        quiet = AutoModel.from_pretrained(recipe["backbones"][role], hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        shutil.copytree(recipe["backbones"][role], tmp_path / place)
+        quiet.save_pretrained(tmp_path / place)
+    recipe["backbones"] = {"multilingual": str(tmp_path / "xlm-r"), "english": str(tmp_path / "bert")}
+    for count in (1, 2):
+        # Adam would make a whole step of the rounding error of a gradient that is zero.
+        stage = {**recipe["anchoring"], "optim": "sgd", "learning_rate": 0.1, "per_device_train_batch_size": 8 // count}
+        whole = check_recipe({**recipe, "output": str(tmp_path / str(count)), "anchoring": stage})
+        folders[count] = together(2, run, whole)[0] if count == 2 else run(whole)
+    one, two = (weights(folders[count]) for count in (1, 2))
+    assert furthest(one, two) < 1e-5
+    query = "lira.english.encoder.layer.1.attention.self.query.weight"
+    assert float((one[query] - AutoModel.from_pretrained(tmp_path / "bert").state_dict()[query.removeprefix("lira.english.")]).abs().max()) > 1e-7
+
+
+def test_adapters_are_refused_under_fsdp(recipe, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="^lora: adapters are not trained under FSDP"):
+        run(check_recipe({**recipe, "lora": {"english": {}}}))
+
+
 def test_merging_a_model_without_adapters_gives_it_back(model):
     assert merged(model) is model
+
+
+# ---- the other heads ---------------------------------------------------------------------------------------------------------
+
+
+def test_lora_in_the_language_model_keeps_the_soft_prompt_and_what_is_written(backbones, llms, tmp_path):
+    paths = backbones["xlm-r"], backbones["bert"]
+    reader = LiraProcessor.from_backbones(*paths, llm=llms["qwen3-lm"], llm_prompt="Q: {question} A:")
+    torch.manual_seed(0)
+    LiraForCausalLM.from_backbones(*paths, llm=llms["qwen3-lm"], **SMALL).save_pretrained(tmp_path / "base")
+    model = LiraForCausalLM.from_pretrained(tmp_path / "base")
+    model = get_peft_model(model, lora_config(model, {"llm": {"r": 4}}))
+    assert set(model.peft_config["default"].modules_to_save) == {"lira.arca", "lira.lasr", "soft_prompt"}
+    part = ProblemData("th", [Problem("a", Row(TEXTS[0], ["tv 55"], [None], "th", None), "tv 55", "12", "sum", "one", ["12", "9"], 0)])
+    batch = ReasoningCollator(reader)(part.problems)
+    stir(model)
+    model.train()
+    model(**batch).loss.backward()
+    reached = with_gradient(model)
+    assert any("llm." in name and "lora_A" in name for name in reached) and any("soft_prompt.modules_to_save" in name for name in reached)
+    assert not any("llm." in name and "lora_" not in name for name in reached)
+    model.eval().save_pretrained(tmp_path / "adapter")
+    expected, written = model(**batch).logits.detach(), responses(model, reader, part.problems)
+    loaded = PeftModel.from_pretrained(LiraForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter")
+    torch.testing.assert_close(loaded(**batch).logits.detach(), expected, atol=1e-5, rtol=0)
+    plain = loaded.merge_and_unload()
+    torch.testing.assert_close(plain(**batch).logits.detach(), expected, atol=1e-4, rtol=0)
+    assert responses(plain, reader, part.problems) == written
+
+
+def test_a_recipe_puts_lora_into_the_language_model_and_may_cache_features(recipe, llms, tmp_path):
+    data = build_problems(tmp_path / "problems", rows=30, languages=["id"])
+    stage = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "disable_tqdm": True, "logging_steps": 1}
+    recipe |= {"data": str(data), "lora": {"llm": {"r": 2}}, "cache_features": True, "llm_prompt": "Q: {question} A:", "evaluation_rows": 1}
+    recipe["backbones"] = {**recipe["backbones"], "llm": llms["qwen3-lm"]}
+    recipe |= {"anchoring": stage, "reasoning": {**stage, "eval_strategy": "steps", "eval_steps": 2}}
+    del recipe["retrieval"], recipe["products_per_query"]
+    folder = run(check_recipe(recipe))
+    model, before = LiraForCausalLM.from_pretrained(folder), load_file(f"{llms['qwen3-lm']}/model.safetensors")
+    changed = {name.split(".")[-2] for name, tensor in before.items() if not torch.equal(tensor, model.llm.state_dict()[name])}
+    assert changed == {"q_proj", "v_proj"}
+    peft = PeftModel.from_pretrained(LiraForCausalLM.from_pretrained(folder.parent / "base"), folder.parent / "adapter")
+    reader = LiraProcessor.from_pretrained(folder)
+    batch = ReasoningCollator(reader)([Problem("a", Row(TEXTS[0], ["tv 55"], [None], "th", None), "tv 55", "12", "sum", "one", ["12", "9"], 0)])
+    torch.testing.assert_close(peft(**batch).logits.detach(), model(**batch).logits.detach(), atol=1e-4, rtol=0)
+    log = json.loads((folder / "training_log.json").read_text())
+    assert [entry["eval_accuracy"] for entry in log if "eval_loss" in entry]

@@ -13,6 +13,7 @@ import torch
 from accelerate.data_loader import IterableDatasetShard
 from datasets import Dataset, load_dataset
 from loopback_hub import LoopbackHub
+from processes import together
 from safetensors.torch import load_file
 from small_data import small_data
 from torch.utils.data import DataLoader
@@ -181,6 +182,21 @@ def test_both_stages_train_on_a_stream_and_a_resumed_run_ends_with_the_same_weig
     for folder in ("anchoring/model", "model"):
         one, two = (load_file(Path(each["output"]) / folder / "model.safetensors") for each in (recipe, again))
         assert all(torch.equal(one[name], two[name]) for name in one) and one.keys() == two.keys()
+
+
+def test_two_processes_train_on_a_stream_as_one_does_with_the_batch_of_both(recipe, tmp_path):
+    still = {"dropout": 0.0, "path_dropout": 0.0, "queue": "none", "consistency_weight": 0.0}
+    recipe |= {"stage": "retrieval", "model": {**recipe["model"], **still}}
+    folders = {}
+    for count in (1, 2):
+        stage = {**recipe["retrieval"], "per_device_train_batch_size": 8 // count}
+        whole = check_recipe({**recipe, "output": str(tmp_path / str(count)), "retrieval": stage})
+        folders[count] = together(2, run, whole)[0] if count == 2 else run(whole)
+    one, two = (load_file(folders[count] / "model.safetensors") for count in (1, 2))
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-5
+    logs = [json.loads((folders[count] / "training_log.json").read_text()) for count in (1, 2)]
+    losses = [[entry["loss"] for entry in log if "loss" in entry] for log in logs]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4) and len(losses[0]) == 4
 
 
 def test_a_stream_needs_max_steps_for_each_stage_that_runs(recipe):

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils.environment import parse_flag_from_env
 
 from lira_hf.collation import Data, PairData, ProblemData, RetrievalData, RetrievalStream, every_row, read, stream
 from lira_hf.features import FeatureStore, fill
@@ -79,6 +80,8 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
     output = Path(recipe.output)
     if not resume and any(output.glob("*/checkpoint-*")):
         raise ValueError(f"output: {recipe.output} holds checkpoints of an earlier run; resume with --resume, or choose another folder")
+    if recipe.lora and parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        raise ValueError("lora: adapters are not trained under FSDP; launch with configs/ddp.yaml, or leave lora out")
     PartialState(cpu=not torch.accelerator.is_available()).wait_for_everyone()  # nobody writes before everybody has looked
     model, processor, train, validation = load_parts(recipe)
     task, lora = TASKS[type(validation[0])], {name: group.model_dump() for name, group in recipe.lora.items()}
