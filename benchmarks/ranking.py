@@ -37,7 +37,7 @@ ARMS = {
     "Pearson alone": {"regression": "correlation", "corr_queue_size": 1024, "pearson_weight": 1.0},
 }
 FROZEN = {"selection": "critic", "correction_scale": 0.0}
-LEARNING_RATES = (2.5e-4, 5e-4, 1e-3)
+LEARNING_RATES = (1.25e-4, 2.5e-4, 5e-4, 1e-3)
 SEEDS = (0, 1, 2)
 QUIET = {"disable_tqdm": True, "logging_strategy": "no", "save_total_limit": 1}
 
