@@ -39,7 +39,7 @@ ARMS = {
 FROZEN = {"selection": "critic", "correction_scale": 0.0}
 LEARNING_RATES = (1.25e-4, 2.5e-4, 5e-4, 1e-3)
 SEEDS = (0, 1, 2)
-QUIET = {"disable_tqdm": True, "logging_strategy": "no", "save_total_limit": 1}
+QUIET = {"disable_tqdm": True, "logging_strategy": "no"}
 
 
 def prepare(scratch: Path, multilingual: str | None, english: str | None) -> Recipe:
