@@ -273,8 +273,9 @@ def test_memory_does_not_grow_with_the_data(tmp_path):
     small = build(tmp_path / "small", "small", ["id"], 0, progress=False)
     standard = build(tmp_path / "standard", "standard", ["id"], 0, progress=False)
     held = {}
-    for how, folder in (("stream", small), ("stream", standard), ("read", standard)):
+    for how, folder in itertools.product(("stream", "read"), (small, standard)):
         done = subprocess.run([sys.executable, "-c", MEMORY, how, str(folder), "id"], check=True, capture_output=True, text=True)
         held[how, folder.name] = json.loads(done.stdout)
     assert len(load_dataset(str(standard), "id", split="train")) > 5 * len(load_dataset(str(small), "id", split="train"))
-    assert held["stream", "standard"] < held["stream", "small"] + 25 and held["stream", "standard"] < held["read", "standard"] / 2, held
+    grown = {how: held[how, "standard"] - held[how, "small"] for how in ("stream", "read")}
+    assert grown["stream"] < 15 and grown["stream"] < grown["read"] / 2, held  # MB; what stays beside the buffers is 16 bytes a product
