@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mean, stdev
 
 LABELS = {
     "multilingual_only": "multilingual encoder, frozen",
@@ -154,14 +156,72 @@ def gain(found: dict) -> str:
     )
 
 
+def over_seeds(values: list[float], digits: int = 1) -> str:
+    """Mean ± sample standard deviation."""
+    return f"{mean(values):.{digits}f}" + (f" ±{stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def table(header: list[str], body: list[list[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *body])
+
+
+def queues(found: dict) -> str:
+    """A table and a sentence from the results of benchmarks/queues.py."""
+    columns = ["validation", "test", "long_tail", "unseen"]
+    kinds = found["kinds"]["kinds"].items()
+    body = [[kind, *(over_seeds([one[column] for one in runs]) for column in columns)] for kind, runs in kinds]
+    cost, low, high = found["cost"], found["cost"]["added_percent_lowest"], found["cost"]["added_percent_highest"]
+    return table(["queue, nDCG@10", *columns], body) + (
+        f"\n\n{found['kinds']['queue_size']:,} entries, {found['kinds']['seeds']} seeds. A queue of {cost['entries']:,} embeddings of "
+        f"{cost['dimensions']} numbers adds {cost['added_percent']:.0f} % ({low:.0f} to {high:.0f}) "
+        f"to a step of {cost['queries']} queries and {cost['products']:,} products on cached features."
+    )
+
+
+def readings(found: dict) -> str:
+    """A table from the results of benchmarks/anchoring.py."""
+    columns = {
+        "chosen candidate's score": ("chosen_score", 2), "ε₁ p95": ("epsilon1_p95", 2), "effective rank": ("collapse_rank", 1),
+        "own translation first, %": ("own_translation_first", 1), "then nDCG@10, test": ("test", 1), "unseen": ("unseen", 1),
+    }  # fmt: skip
+    body = [[arm, *(over_seeds([one[key] for one in runs], digits) for key, digits in columns.values())] for arm, runs in found["arms"].items()]
+    return table(["stage 1", *columns], body)
+
+
+def correlations(found: dict) -> str:
+    """A table from the results of benchmarks/ranking.py."""
+    body = []
+    for name, system in found["systems"].items():
+        above = found["above_mse"].get(name)
+        cells = [over_seeds(system[figure]["seeds"]) for figure in ("pearson", "spearman")] if "pearson" in system else []
+        body.append([LABELS.get(name, name), *cells, "" if above is None else ", ".join(f"{value:+.2f}" for value in above["seeds"])])
+    return table(["test", "Pearson", "Spearman", "Pearson above mse, seed by seed"], body)
+
+
+def accuracies(found: dict) -> str:
+    """A table from the results of benchmarks/reasoning.py."""
+    codes = list(next(iter(found["systems"].values()))["languages"])
+    body = []
+    for name, system in found["systems"].items():
+        cells = [over_seeds(system["seeds"]), *(f"{system['languages'][code]:.1f}" for code in codes)]
+        body.append([name.replace("_", " "), *cells])
+    return table(["accuracy, %", "average", *codes], body)
+
+
+RENDERED = {  # place in the document: the file it is rendered from, and how
+    "results": ("quickstart", markdown), "slices": ("quickstart", functools.partial(markdown, slices=True)), "mega": ("mega", rate),
+    "features": ("features", gain), "queues": ("queues", queues), "anchoring": ("anchoring", readings), "ranking": ("ranking", correlations),
+    "reasoning": ("reasoning", accuracies),
+}  # fmt: skip
+
+
 def render(document: Path, folder: Path) -> str:
-    """The document with its results rendered from the files of `folder`: quickstart.json, mega.json and features.json."""
-    names = ("quickstart", "mega", "features")
-    found, mega, features = (json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names)
-    text = fill_between(document.read_text(encoding="utf-8"), "results", markdown(found))
-    text = fill_between(text, "slices", markdown(found, slices=True))
-    text = fill_between(text, "mega", rate(mega))
-    return fill_between(text, "features", gain(features))
+    """The document with its results rendered from the files of `folder`."""
+    text = document.read_text(encoding="utf-8")
+    for place, (name, how) in RENDERED.items():
+        text = fill_between(text, place, how(json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))))
+    return text
 
 
 if __name__ == "__main__":
