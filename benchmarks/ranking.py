@@ -93,7 +93,9 @@ def run(found: dict, recipe: Recipe, arms: list[str], output: Path) -> None:
             runs[str(seed)] = trained(recipe, folders[seed], seed, ARMS[arm], rate, store, data)
             write_json(output, found)
         one = runs[str(seed)]
-        print(f"{arm:30s} {rate:g} seed {seed}: validation {one['validation']['pearson']['average']:.2f}, test {one['test']['pearson']['average']:.2f}")
+        print(
+            f"{arm:30s} {rate:g} seed {seed}: validation {one['validation']['pearson']['average']:.2f}, test {one['test']['pearson']['average']:.2f}"
+        )
 
     for arm in arms:
         for rate in LEARNING_RATES:

@@ -88,7 +88,11 @@ class LiraPreTrainedModel(PreTrainedModel):
     base_model_prefix = "lira"
     _supports_sdpa = True
     _supports_flash_attn = True
-    _keep_in_fp32_modules_strict = ["arca", "lasr", "comparison"]  # else a folder with half-precision backbones opens with half-precision weights here
+    _keep_in_fp32_modules_strict = [
+        "arca",
+        "lasr",
+        "comparison",
+    ]  # else a folder with half-precision backbones opens with half-precision weights here
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -759,7 +763,9 @@ class LiraForSequenceClassification(LiraHead):
         if config.problem_type == "single_label_classification":
             bad = labels[(labels >= config.num_labels) | ((labels < 0) & (labels != -100))]  # -100: a row that does not count
             if not whole or len(bad):
-                raise ValueError(f"labels: {(bad if len(bad) else labels)[0].item()} is not allowed; whole numbers from 0 to {config.num_labels - 1} are")
+                raise ValueError(
+                    f"labels: {(bad if len(bad) else labels)[0].item()} is not allowed; whole numbers from 0 to {config.num_labels - 1} are"
+                )
         return config.problem_type
 
     def _regression(self, predictions: Tensor, labels: Tensor) -> Tensor:

@@ -44,7 +44,9 @@ def joined(parts: list[torch.Tensor], fill: float) -> torch.Tensor:
     return torch.cat(rows)
 
 
-shapes = st.integers(1, 3).flatmap(lambda dimensions: st.lists(st.lists(st.integers(0, 4), min_size=dimensions, max_size=dimensions), min_size=2, max_size=3))
+shapes = st.integers(1, 3).flatmap(
+    lambda dimensions: st.lists(st.lists(st.integers(0, 4), min_size=dimensions, max_size=dimensions), min_size=2, max_size=3)
+)
 
 
 @given(shapes=shapes, kind=st.sampled_from([torch.float32, torch.float64, torch.int64, torch.bool]), fill=st.sampled_from([0, 1]))

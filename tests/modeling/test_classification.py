@@ -37,7 +37,15 @@ def livened(model):
 @pytest.fixture(scope="module")
 def pairs(processor):
     return dict(
-        processor(TEXTS, CANDIDATES, SCORES, "th", text_pair=OTHERS, pair_translations=OTHER_CANDIDATES, pair_language=["ur", "ur", "bn", "bn", "fil", "fil"])
+        processor(
+            TEXTS,
+            CANDIDATES,
+            SCORES,
+            "th",
+            text_pair=OTHERS,
+            pair_translations=OTHER_CANDIDATES,
+            pair_language=["ur", "ur", "bn", "bn", "fil", "fil"],
+        )
     )
 
 
@@ -286,7 +294,10 @@ def test_the_plain_trainer_trains_a_classifier_and_evaluates_its_logits(backbone
     trainer = Trainer(model, args, data_collator=collate, train_dataset=rows, eval_dataset=rows, compute_metrics=accuracy)
     trainer.train()
     assert trainer.evaluate()["eval_accuracy"] == 1.0
-    assert [model.config.id2label[int(i)] for i in model.predict([TEXTS[0], TEXTS[1]], processor=processor, language="th").argmax(-1)] == ["even", "odd"]
+    assert [model.config.id2label[int(i)] for i in model.predict([TEXTS[0], TEXTS[1]], processor=processor, language="th").argmax(-1)] == [
+        "even",
+        "odd",
+    ]
 
 
 # ---- the processor's pairs ---------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from lira_hf.collation import AnchoringCollator, Mixture, PairData, RankingColla
 from lira_hf.evaluation.retrieval import score, summary
 from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraForSequenceClassification, LiraHead
 from lira_hf.training.callbacks import CheckpointState, Epochs, ProgressBar, RankingValidation, RetrievalValidation, TrainingLog, last_checkpoint
-from lira_hf.training.sharding import shard_on_cpus
+from lira_hf.training.sharding import StateOfAll, shard_on_cpus
 
 SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -49,7 +49,7 @@ def fit(
         train_dataset=Mixture(train, temperature, args.seed),
         eval_dataset=evaluation,
         data_collator=collator,
-        callbacks=[*callbacks, Epochs(), CheckpointState()],
+        callbacks=[*callbacks, Epochs(), StateOfAll(), CheckpointState()],
     )
     trainer.callback_handler.callbacks.insert(0, TrainingLog())  # before those that report, so that they report its figures too
     if not show_logs:
