@@ -486,6 +486,12 @@ class LiraForPreTraining(LiraHead):
         super().__init__(config)
         self._collapsed_steps = 0
 
+    def queue_state(self) -> dict[str, Tensor]:
+        return {"collapsed_steps": torch.tensor(self._collapsed_steps)}
+
+    def load_queue_state(self, state: dict[str, Tensor]) -> None:
+        self._collapsed_steps = int(state["collapsed_steps"])
+
     def forward(self, return_loss: bool = True, **inputs: Tensor) -> LiraModelOutput:
         """inputs as of LiraModel. The loss counts rows that have a text and a candidate; there must be at least one."""
         features = self.lira.encode_features(inputs)

@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: a second thread 
 import pytest
 import torch
 from small_backbones import KINDS, LLMS, QWEN, SMALL, stirred, train_tokenizer
+from trainings import STAGES
 from transformers import AutoModel, AutoModelForCausalLM
 
 from lira_hf import LiraForRetrieval, LiraProcessor
@@ -55,3 +56,16 @@ def model(backbones) -> LiraForRetrieval:
     torch.manual_seed(0)
     model = LiraForRetrieval.from_backbones(backbones["xlm-r"], backbones["bert"], **SMALL)
     return stirred(model)
+
+
+@pytest.fixture(scope="session")
+def stage_data(tmp_path_factory):
+    """The folder of a stage's data, made when first asked for."""
+    made = {}
+
+    def folder(stage: str) -> str:
+        if STAGES[stage] not in made:
+            made[STAGES[stage]] = str(STAGES[stage](tmp_path_factory.mktemp("data") / stage))
+        return made[STAGES[stage]]
+
+    return folder

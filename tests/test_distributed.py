@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import together
 from safetensors.torch import load_file
-from trainings import STAGES, Training, gathered, gathered_gradient, recorded, small_recipe
+from trainings import Training, gathered, gathered_gradient, recorded, small_recipe
 
 from lira_hf.collation import read
 from lira_hf.evaluation.retrieval import score, summary
@@ -50,7 +50,7 @@ shapes = st.integers(1, 3).flatmap(
 
 
 @given(shapes=shapes, kind=st.sampled_from([torch.float32, torch.float64, torch.int64, torch.bool]), fill=st.sampled_from([0, 1]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_rows_are_gathered_whatever_the_sizes_of_the_processes(shapes, kind, fill):
     parts = [(torch.rand(shape) * 5).to(kind) for shape in shapes]
     for found in together(len(parts), gathered, parts, fill):
@@ -76,19 +76,6 @@ def test_each_process_gets_the_gradient_of_its_rows_times_their_number():
 # ---- each stage, beside one process ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def data(tmp_path_factory):
-    """The folder of a stage's data, made when first asked for."""
-    made = {}
-
-    def folder(stage: str) -> str:
-        if STAGES[stage] not in made:
-            made[STAGES[stage]] = str(STAGES[stage](tmp_path_factory.mktemp("data") / stage))
-        return made[STAGES[stage]]
-
-    return folder
-
-
 def furthest(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> float:
     assert one.keys() == two.keys()
     return max((float((tensor.double() - two[name].double()).abs().max()) for name, tensor in one.items()), default=0.0)
@@ -107,13 +94,13 @@ def furthest(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> floa
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else str(value),
 )
-def test_two_processes_train_as_one_with_twice_the_batch(data, backbones, tmp_path, stage, model, rate):
+def test_two_processes_train_as_one_with_twice_the_batch(stage_data, backbones, tmp_path, stage, model, rate):
     """By plain gradient descent: where a gradient is zero but for rounding, AdamW makes a whole step of the rounding."""
 
     def recipe(output: str, batch: int):
         fixed = {"optim": "sgd", "learning_rate": rate, "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
         steps = {"max_steps": 8, "logging_steps": 1, "save_strategy": "no", "per_device_train_batch_size": batch}
-        return small_recipe(stage, data(stage), backbones, str(tmp_path / output), {**OPEN, **model}, **fixed, **steps)
+        return small_recipe(stage, stage_data(stage), backbones, str(tmp_path / output), {**OPEN, **model}, **fixed, **steps)
 
     (one,) = together(1, recorded, recipe("one", 16))
     two: list[Training] = together(2, recorded, recipe("two", 8))
@@ -146,7 +133,7 @@ def history(folder: Path, name: str) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["ddp.yaml", "fsdp.yaml"])
-def test_a_shipped_configuration_trains_validates_saves_and_resumes_as_one_process_does(config, data, backbones, tmp_path):
+def test_a_shipped_configuration_trains_validates_saves_and_resumes_as_one_process_does(config, stage_data, backbones, tmp_path):
     """AdamW, whose state a checkpoint has to carry, with an epsilon above rounding; else as above. Reductions add in another order than one
     process does, which moves a weight by some 1e-8 in these steps: TOLERANCE is far above that and far below a step, 1e-3."""
 
@@ -154,7 +141,7 @@ def test_a_shipped_configuration_trains_validates_saves_and_resumes_as_one_proce
         steps = {"max_steps": 8, "logging_steps": 1, "eval_strategy": "steps", "eval_steps": 4, "save_steps": 4, "adam_epsilon": 1e-4}
         best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_ndcg@10", "greater_is_better": True}
         model = {**OPEN, "queue": "ema"}
-        return small_recipe("retrieval", data("retrieval"), backbones, str(output), model, per_device_train_batch_size=batch, **steps, **best)
+        return small_recipe("retrieval", stage_data("retrieval"), backbones, str(output), model, per_device_train_batch_size=batch, **steps, **best)
 
     together(1, recorded, recipe(tmp_path / "one", 16))
     file = tmp_path / "recipe.yaml"
@@ -170,7 +157,7 @@ def test_a_shipped_configuration_trains_validates_saves_and_resumes_as_one_proce
     assert furthest(load_file(one / "model.safetensors"), weights) < TOLERANCE
     model, processor = LiraForRetrieval.from_pretrained(two), LiraProcessor.from_pretrained(two)
     assert type(model) is LiraForRetrieval and json.loads((two / "config.json").read_text())["architectures"] == ["LiraForRetrieval"]
-    validation = [read(data("retrieval"), "id", "validation")]
+    validation = [read(stage_data("retrieval"), "id", "validation")]
     assert summary(score(model, processor, validation), validation)["average"] >= max(history(two, "eval_ndcg@10")) - 0.5
 
     shutil.rmtree(two)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,9 +23,9 @@ from lira_hf.training import Recipe, check_recipe, run
 
 # Each stage with what makes data for it in a folder.
 STAGES = {
-    "anchoring": lambda folder: build(folder, "small", ["id"], 0, progress=False),
-    "retrieval": lambda folder: build(folder, "small", ["id"], 0, progress=False),
-    "ranking": lambda folder: build_similarity(folder, 400, ["id"], 0, progress=False),
+    "anchoring": partial(build, size="small", languages=["id"], seed=0, progress=False),
+    "retrieval": partial(build, size="small", languages=["id"], seed=0, progress=False),
+    "ranking": partial(build_similarity, rows=400, languages=["id"], seed=0, progress=False),
 }
 
 
@@ -118,16 +120,35 @@ def recorded(recipe: Recipe) -> Training:
 # ---- a run that is killed ------------------------------------------------------------------------------------------------------
 
 
-def doomed(recipe: Recipe, step: int, delay: float) -> None:
-    """Resumes a recipe and dies by SIGKILL `delay` seconds after its step number `step` began, counted from 1 in this life: in the midst of
-    this step or of a later one, while a checkpoint is written or removed, or during evaluation."""
-    begun, training_step = [0], Trainer.training_step
+@dataclass
+class Death:
+    """When a run dies: `delay` seconds after its step number `step` began, counted from 1 in this life; or, where an audit event of Python is
+    named, just before that happens for the `count`th time since then, to a path that ends with `path`."""
+
+    step: int = 1
+    delay: float = 0.0
+    event: str | None = None
+    path: str = ""
+    count: int = 1
+
+
+def doomed(recipe: Recipe, death: Death) -> None:
+    """Resumes a recipe, and dies by SIGKILL."""
+    steps, seen, training_step = [0], [0], Trainer.training_step
+
+    def watch(event: str, args: tuple) -> None:
+        if event == death.event and steps[0] >= death.step and str(args[1 if event == "os.rename" else 0]).endswith(death.path):
+            if event != "open" or str(args[1]).startswith("w"):
+                seen[0] += 1
+                if seen[0] == death.count:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
     def counted(trainer, *args, **kwargs):
-        begun[0] += 1
-        if begun[0] == step:
-            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        steps[0] += 1
+        if steps[0] == death.step and death.event is None:
+            threading.Timer(death.delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
         return training_step(trainer, *args, **kwargs)
 
     Trainer.training_step = counted
+    sys.addaudithook(watch)
     run(recipe, resume=True)

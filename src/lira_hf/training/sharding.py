@@ -8,7 +8,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.environment import parse_flag_from_env
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from lira_hf.modeling import LiraHead
 
@@ -41,3 +41,16 @@ def whole(model: LiraHead) -> LiraHead | None:
     if model.can_generate():
         copy.generation_config = model.generation_config
     return copy.eval()
+
+
+class StateOfAll(TrainerCallback):
+    """Gives the parameters of a sharded model that have had no gradient yet the optimizer state of a fresh start: a sharded checkpoint is
+    read back with a state for each of them, and refused where one is missing."""
+
+    def on_optimizer_step(self, args, state, control, model=None, optimizer=None, **kwargs):
+        if not isinstance(model, FSDPModule) or not optimizer.state:
+            return
+        like, known = next(iter(optimizer.state.items()))
+        for parameter in (each for group in optimizer.param_groups for each in group["params"] if each not in optimizer.state):
+            fresh = {name: torch.zeros_like(parameter if value.shape == like.shape else value) for name, value in known.items()}
+            optimizer.state[parameter] = fresh

@@ -37,7 +37,7 @@ from lira_hf.training.callbacks import (
     TrainingLog,
     last_checkpoint,
 )
-from lira_hf.training.sharding import shard_on_cpus
+from lira_hf.training.sharding import StateOfAll, shard_on_cpus
 
 SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -86,7 +86,7 @@ def fit(
         train_dataset=train,
         eval_dataset=evaluation,
         data_collator=collator,
-        callbacks=[Epochs(), CheckpointState()],
+        callbacks=[Epochs(), StateOfAll(), CheckpointState()],
     )
     trainer.callback_handler.callbacks[:0] = [TrainingLog(), *callbacks]  # before those that report, so that they report these figures too
     if getattr(args, "early_stopping", None):
