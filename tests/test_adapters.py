@@ -315,6 +315,7 @@ def test_a_recipe_with_lora_leaves_an_adapter_and_a_merged_model_and_resumes_to_
     assert furthest(weights(run(check_recipe(again), resume=True)), weights(folder)) == 0
 
 
+@pytest.mark.slow
 def test_two_processes_train_an_adapter_as_one_does_with_the_batch_of_both(recipe, tmp_path):
     still = {"dropout": 0.0, "path_dropout": 0.0, "queue": "none", "consistency_weight": 0.0}
     recipe |= {"stage": "anchoring", "model": {**recipe["model"], **still}, "lora": {"english": {"r": 2}}}
@@ -376,6 +377,7 @@ def test_lora_in_the_language_model_keeps_the_soft_prompt_and_what_is_written(ba
     assert responses(plain, reader, part.problems) == written
 
 
+@pytest.mark.slow
 def test_a_recipe_puts_lora_into_the_language_model_and_may_cache_features(recipe, llms, tmp_path):
     data = build_problems(tmp_path / "problems", rows=30, languages=["id"])
     stage = {"max_steps": 2, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "disable_tqdm": True, "logging_steps": 1}

@@ -103,8 +103,11 @@ def test_backbones_of_half_precision_stay_so_in_every_folder_and_our_own_part_st
 # ---- activation checkpointing ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("option", ["activation_checkpointing", "gradient_checkpointing"])
-@pytest.mark.parametrize("kind", ["frozen", "trainable", "lora"])
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [("frozen", "activation_checkpointing"), ("trainable", "activation_checkpointing"), ("lora", "activation_checkpointing"),
+     ("trainable", "gradient_checkpointing")],
+)  # fmt: skip
 def test_checkpointing_computes_the_layers_of_a_backbone_that_learns_twice(backbones, processor, splits, tmp_path, option, kind):
     gradients, forwards = [], []
     for name, values in (("plain", {}), ("checkpointed", {option: True})):

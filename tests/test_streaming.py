@@ -163,7 +163,7 @@ def is_a(item: Item) -> bool:
 # ---- training ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cached", [False, True], ids=["text", "cached features"])
+@pytest.mark.parametrize("cached", [pytest.param(False, id="text"), pytest.param(True, id="cached features", marks=pytest.mark.slow)])
 def test_both_stages_train_on_a_stream_and_a_resumed_run_ends_with_the_same_weights(recipe, tmp_path, cached):
     import shutil
 
@@ -184,6 +184,7 @@ def test_both_stages_train_on_a_stream_and_a_resumed_run_ends_with_the_same_weig
         assert all(torch.equal(one[name], two[name]) for name in one) and one.keys() == two.keys()
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_a_stream_as_one_does_with_the_batch_of_both(recipe, tmp_path):
     still = {"dropout": 0.0, "path_dropout": 0.0, "queue": "none", "consistency_weight": 0.0}
     recipe |= {"stage": "retrieval", "model": {**recipe["model"], **still}}
