@@ -121,7 +121,9 @@ class ProgressBar(ProgressCallback):
         pass
 
 
-def last_checkpoint(folder: str | Path) -> str | None:
-    """The newest whole checkpoint of a stage's folder, or None."""
-    found = [checkpoint for checkpoint in Path(folder).glob("checkpoint-*") if is_whole(checkpoint)]
-    return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
+def last_checkpoint(folder: str | Path, max_steps: int = 0) -> str | None:
+    """The newest whole checkpoint of a stage's folder, or None; with max_steps above 0, the newest before that step: from one that has
+    no step left, the Trainer would go one too far."""
+    found = {int(checkpoint.name.split("-")[1]): checkpoint for checkpoint in Path(folder).glob("checkpoint-*") if is_whole(checkpoint)}
+    steps = [step for step in found if not 0 < max_steps <= step]
+    return str(found[max(steps)]) if steps else None

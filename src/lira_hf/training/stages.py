@@ -75,7 +75,7 @@ def fit(
     whole checkpoint, if there is one."""
     torch.manual_seed(args.seed)
     shard_on_cpus(args)
-    checkpoint = last_checkpoint(args.output_dir) if resume else None
+    checkpoint = last_checkpoint(args.output_dir, args.max_steps) if resume else None
     train = Mixture(train, temperature, args.seed) if isinstance(train, list) else train
     if isinstance(train, Stream):
         divide(train, args, checkpoint)
