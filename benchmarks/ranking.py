@@ -2,7 +2,8 @@
 
 Writes docs/results/ranking.json, arm by arm; started again, it goes on with what is missing. Every arm has the same data, stage 1, steps and batch
 (configs/ranking.yaml). The learning rate of each is the one with the best validation Pearson, with seed 0, of the same grid; so is the
-checkpoint of each run. The frozen system is the cosine of the concatenation with the critic's best candidates.
+checkpoint of each run. `mse` starts from the least-squares line and learns scale and offset; `mse of the cosine` compares 5 cos(u, v) + correction
+with the label as it is, which is what sentence-transformers' CosineSimilarityLoss does. The frozen system is the cosine of the concatenation with the critic's best candidates.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ ARMS = {
     "correlation": {"regression": "correlation", "corr_queue_size": 1024},
     "correlation, no queue": {"regression": "correlation", "corr_queue_size": 0},
     "correlation, languages together": {"regression": "correlation", "corr_queue_size": 1024, "correlate_within": "batch"},
+    "mse of the cosine": {"regression": "mse"},
     "Pearson alone": {"regression": "correlation", "corr_queue_size": 1024, "pearson_weight": 1.0},
 }
 FROZEN = {"selection": "critic", "correction_scale": 0.0}
@@ -68,9 +70,13 @@ def opened(recipe: Recipe, folder: Path, seed: int, fields: dict) -> LiraForSequ
     return LiraForSequenceClassification.from_pretrained(folder, **{**recipe.model, **TASKS[PairData].config, **fields})
 
 
-def trained(recipe: Recipe, folder: Path, seed: int, fields: dict, rate: float, store: FeatureStore, data: dict) -> dict:
+def trained(recipe: Recipe, folder: Path, arm: str, seed: int, rate: float, store: FeatureStore, data: dict) -> dict:
     """Validation and test correlations of one run."""
-    model = opened(recipe, folder, seed, fields)
+    model = opened(recipe, folder, seed, ARMS[arm])
+    if arm == "mse of the cosine":
+        with torch.no_grad():
+            model.comparison.line.copy_(torch.tensor([5.0, 0.0]))  # which is not the line that fit() would still have to find
+        model.comparison.affine.requires_grad_(False)
     with tempfile.TemporaryDirectory() as checkpoints:
         args = arguments(Path(checkpoints), seed, recipe.ranking | QUIET | {"learning_rate": rate})
         log = train_ranking(model, store, data["train"], data["validation"], args)
@@ -91,7 +97,7 @@ def run(found: dict, recipe: Recipe, arms: list[str], output: Path) -> None:
     def train(arm: str, rate: float, seed: int) -> None:
         runs = found["runs"].setdefault(arm, {}).setdefault(f"{rate:g}", {})
         if str(seed) not in runs:
-            runs[str(seed)] = trained(recipe, folders[seed], seed, ARMS[arm], rate, store, data)
+            runs[str(seed)] = trained(recipe, folders[seed], arm, seed, rate, store, data)
             write_json(output, found)
         one = runs[str(seed)]
         print(
