@@ -3,7 +3,8 @@
 Writes docs/results/ranking.json, arm by arm; started again, it goes on with what is missing. Every arm has the same data, stage 1, steps and batch
 (configs/ranking.yaml). The learning rate of each is the one with the best validation Pearson, with seed 0, of the same grid; so is the
 checkpoint of each run. `mse` starts from the least-squares line and learns scale and offset; `mse of the cosine` compares 5 cos(u, v) + correction
-with the label as it is, which is what sentence-transformers' CosineSimilarityLoss does. The frozen system is the cosine of the concatenation with the critic's best candidates.
+with the label as it is, which is what sentence-transformers' CosineSimilarityLoss does. The frozen system is the cosine of the concatenation
+with the critic's best candidates.
 """
 
 from __future__ import annotations
