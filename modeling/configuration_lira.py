@@ -68,7 +68,7 @@ class LiraConfig(PreTrainedConfig):
         path_dropout: probability with which training drops each path (ours).
         queue, queue_size, ema_decay: kind of the DocQueue, its entries, and the decay of the slow copy for `ema`.
         queue_hardest: queued products that a query is compared with, its best-scoring ones (ours). queue_chunk: how many queued
-            features are embedded at a time.
+            features are embedded at a time; more take more memory, and less time.
         trainable_backbones: backbones that are trained too, of multilingual, english and llm; none by default.
         false_negative_cosine, false_negative_margin: an unjudged product is no negative when its cosine to a positive
             exceeds the first, or it outscores the best positive by more than the second.
@@ -131,8 +131,8 @@ class LiraConfig(PreTrainedConfig):
     mean_variance_weight: float = 0.1
     consistency_weight: float = 0.1
     path_dropout: float = 0.1
-    queue: str = "none"
-    queue_size: int = 1024
+    queue: str = "features"
+    queue_size: int = 2048
     queue_hardest: int = 128
     queue_chunk: int = 256
     ema_decay: float = 0.99

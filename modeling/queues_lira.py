@@ -113,14 +113,16 @@ class DocQueue(Queue):
     """Past products, with their ids and languages (METHOD 2.3): their embeddings, or their features, which are embedded anew."""
 
     def embeddings(self, embed: Callable[[dict[str, Tensor]], Tensor], chunk: int) -> Tensor:
-        """[n, D]: constants where embeddings are kept. Features are embedded with gradient, `chunk` rows at a time; of a chunk only
-        its result stays in memory, the rest is computed once more in the backward pass."""
+        """[n, D]: constants where embeddings are kept. Features are embedded with gradient, `chunk` rows at a time; where that makes
+        several chunks, only their results stay in memory, and the rest is computed once more in the backward pass."""
         rows = self.contents()
         if "embedding" in rows:
             return rows["embedding"]
         rows["language_ids"] = rows.pop("language")
         names = [name for name in rows if name not in ("product", "family", "push")]
         values = {name: rows[name].clone() for name in names}  # the ring is written to before the backward pass
+        if self.filled <= chunk:
+            return embed(values)
         parts = zip(*(values[name].split(chunk) for name in names), strict=True)
         return torch.cat([checkpoint(lambda *part: embed(dict(zip(names, part, strict=True))), *part, use_reentrant=False) for part in parts])
 
