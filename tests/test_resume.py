@@ -28,6 +28,7 @@ STAGES = {
     "anchoring": {"policy": "reinforce", "collapse_rank": 1.0},
     "retrieval": {"queue": "ema", "queue_size": 100},
     "ranking": {"corr_queue_size": 100},
+    "reasoning": {},
 }
 
 
@@ -41,13 +42,13 @@ def end(process) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_run_killed_twenty_times_ends_in_the_weights_of_an_undisturbed_one(stage, stage_data, backbones, tmp_path):
+def test_a_run_killed_twenty_times_ends_in_the_weights_of_an_undisturbed_one(stage, stage_data, backbones, llms, tmp_path):
     best = {} if stage == "anchoring" else {"eval_strategy": "steps", "eval_steps": 3, "load_best_model_at_end": True}
 
     def recipe(name: str):
         steps = {"max_steps": 80, "save_steps": 3, "logging_steps": 3, "per_device_train_batch_size": 24, "lr_scheduler_type": "cosine"}
         model = {"dropout": 0.2, "path_dropout": 0.2, **STAGES[stage]}
-        return small_recipe(stage, stage_data(stage), backbones, str(tmp_path / name), model, weight_decay=0.01, **steps, **best)
+        return small_recipe(stage, stage_data(stage), {**backbones, **llms}, str(tmp_path / name), model, weight_decay=0.01, **steps, **best)
 
     assert end(CONTEXT.Process(target=run, args=(recipe("whole"),))) == 0
     rng = random.Random(0)

@@ -18,6 +18,7 @@ from transformers import Trainer, TrainerCallback
 from transformers import trainer as trainer_module
 
 from lira_hf.catalogue import build, build_similarity
+from lira_hf.catalogue.problems.builder import build_problems
 from lira_hf.modeling.queues_lira import gather_rows
 from lira_hf.training import Recipe, check_recipe, run
 
@@ -26,21 +27,24 @@ STAGES = {
     "anchoring": partial(build, size="small", languages=["id"], seed=0, progress=False),
     "retrieval": partial(build, size="small", languages=["id"], seed=0, progress=False),
     "ranking": partial(build_similarity, rows=400, languages=["id"], seed=0, progress=False),
+    "reasoning": partial(build_problems, rows=200, languages=["id"], seed=0),
 }
 
 
 def small_recipe(stage: str, data: str, backbones: dict[str, str], output: str, model: dict[str, Any], **arguments: Any) -> Recipe:
     """A recipe that trains one stage alone, from an adaptor as initialised; several may share what is cached beside their data."""
     arguments = {"learning_rate": 1e-3, "per_device_train_batch_size": 16, "disable_tqdm": True, **arguments}
+    llm = {"llm": backbones["qwen3-lm"]} if stage == "reasoning" else {}
     return check_recipe({
         "data": data,
         "languages": ["id"],
-        "backbones": {"multilingual": backbones["xlm-r"], "english": backbones["bert"]},
+        "backbones": {"multilingual": backbones["xlm-r"], "english": backbones["bert"], **llm},
         "output": output,
         "features": f"{data}-features",
         "stage": stage,
         "max_length": 48,
         "products_per_query": 4,
+        "evaluation_rows": 2,
         "model": {"width": 16, "num_bins": 2, "fusion_layers": 1, "fusion_heads": 2, **model},
         stage: arguments,
     })  # fmt: skip
