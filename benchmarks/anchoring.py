@@ -27,7 +27,6 @@ ARMS = {
     "reinforce": {"policy": "reinforce"},
     "expected, no contrast": {"contrast_weight": 0.0, **NEVER},
     "reinforce, no contrast": {"policy": "reinforce", "contrast_weight": 0.0, **NEVER},
-    "reinforce, no contrast, no baseline (the paper)": {"policy": "reinforce", "baseline": "none", "contrast_weight": 0.0, **NEVER},
 }
 
 
@@ -70,7 +69,7 @@ def main() -> None:
     found: dict[str, list[dict]] = {}
     for seed in range(given.seeds):
         for arm, fields in ARMS.items():
-            name = arm.split(" (")[0].replace(", ", "-").replace(" ", "-")
+            name = arm.replace(", ", "-").replace(" ", "-")
             anchored = anchor(rig, seed, fields, name)
             one = measure(rig, anchored)
             after = train_arm(rig, seed, f"after-{name}", {}, anchored)

@@ -166,7 +166,8 @@ class SlowCopy:
             self.restored = {}
         for slow, module in zip(self.modules, modules, strict=True):
             for old, new in zip(slow.parameters(), module.parameters(), strict=True):
-                old.lerp_(new, 1 - self.decay)
+                # a sharded model may show this process's share of a weight alone, as in the first step after a resume
+                old.lerp_(new.full_tensor() if hasattr(new, "full_tensor") else new, 1 - self.decay)
         return self.modules
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -124,7 +124,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(stage_data, backbones, 
 def launch(config: str, recipe: Path, *more: str) -> None:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / config), "--num_processes", "2"]
     found = subprocess.run([*command, "-m", "lira_hf", "train", str(recipe), *more], capture_output=True, text=True, timeout=400)
-    assert found.returncode == 0, found.stdout[-2000:] + found.stderr[-4000:]
+    assert found.returncode == 0, found.stdout[-2000:] + found.stderr[-9000:]
 
 
 def history(folder: Path, name: str) -> list[float]:
