@@ -1,11 +1,6 @@
 """The stages on a small LazRetrieval with small backbones: logs, resume, the recipe's errors."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -69,26 +64,6 @@ def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(recipe, queue
     again = run(part, resume=True)
     one, two = (load_file(folder / "model.safetensors") for folder in (whole, again))
     assert max(float((one[name] - two[name]).abs().max()) for name in one) == 0.0
-
-
-@pytest.mark.slow
-def test_a_killed_run_resumes_to_the_same_result(recipe, tmp_path):
-    recipe["retrieval"] |= {"max_steps": 60}
-    whole = run(check_recipe({**recipe, "output": str(tmp_path / "whole")}))
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump({**recipe, "output": str(tmp_path / "killed")}))
-    command = [sys.executable, "-m", "lira_hf", "train", str(file)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.time() + 240
-    while last_checkpoint(tmp_path / "killed" / "retrieval") is None and time.time() < deadline:
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "killed" / "model").exists()
-    subprocess.run([*command, "--resume"], check=True, capture_output=True)
-    one, two = (load_file(folder / "model.safetensors") for folder in (whole, tmp_path / "killed" / "model"))
-    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
 
 
 def test_an_output_with_checkpoints_is_not_overwritten(recipe):
