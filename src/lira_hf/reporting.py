@@ -191,12 +191,15 @@ def readings(found: dict) -> str:
 
 def correlations(found: dict) -> str:
     """A table from the results of benchmarks/ranking.py."""
-    body = []
-    for name, system in found["systems"].items():
-        above = found["above_mse"].get(name)
-        cells = [over_seeds(system[figure]["seeds"]) for figure in ("pearson", "spearman")] if "pearson" in system else []
-        body.append([LABELS.get(name, name), *cells, "" if above is None else ", ".join(f"{value:+.2f}" for value in above["seeds"])])
-    return table(["test", "Pearson", "Spearman", "Pearson above mse, seed by seed"], body)
+    body, systems = [], found["systems"]
+    for name, system in systems.items():
+        own = system["pearson"]["seeds"]
+        above = []
+        for other in ("mse of the cosine", "mse"):
+            pairs = zip(own, systems[other]["pearson"]["seeds"], strict=False)
+            above.append("" if name in (other, "concat") else ", ".join(f"{one - two:+.2f}" for one, two in pairs))
+        body.append([LABELS.get(name, name), over_seeds(own, 2), over_seeds(system["spearman"]["seeds"], 2), *above])
+    return table(["test", "Pearson", "Spearman", "Pearson above mse of the cosine, by seed", "above mse, by seed"], body)
 
 
 def accuracies(found: dict) -> str:
