@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lira_hf.catalogue.candidates import Critic, Desk, Translator
 from lira_hf.catalogue.problems import build_problems, builder
 from lira_hf.catalogue.problems.arithmetic import CHOICES, KINDS, choices, work_out, wrong_results
-from lira_hf.catalogue.problems.backbone_text import problem_pairs, solved_problems
+from lira_hf.catalogue.problems.backbone_text import problem_pairs, recombined, solved_problems
 from lira_hf.catalogue.problems.candidates import DESK, HardWords, keeps_answer, read, translate
 from lira_hf.catalogue.problems.composition import Problem, draw, word, word_english
 from lira_hf.catalogue.problems.rows import ENGLISH_SHARE, problem_rows
@@ -396,3 +396,17 @@ def test_solved_problems_are_solved_in_their_own_words():
         said, result = last.split(" = ")
         assert {int(number) for number in re.findall(r"\d+", solution.split(" = ")[0])} <= {int(number) for number in re.findall(r"\d+", question)}
         assert eval(said.replace("/", "//")) == int(result)  # noqa: S307
+
+
+def test_recombined_wordings_say_everything_once_and_are_none_of_the_held_out(english):
+    for kind in KINDS:
+        own = {english.templates[name] for name in template_ids(kind, "train")}
+        others = {english.templates[f"{kind}-{number}"].replace("|", " ") for number in (5, 6, 7)}
+        found = recombined(kind)
+        assert own <= set(found) and len(found) >= len(own) + 3 and len(set(found)) == len(found), kind
+        assert not others & {template.replace("|", " ") for template in found}
+        problem = _problem(f"{kind}-1", "th", english)
+        for template in found:
+            assert Counter(re.findall(r"\d+", word_english(problem, english, template))) == Counter(map(str, problem.numbers.values()))
+            if kind != "basket":  # of two products, `solve` takes the one priced first for the one counted first
+                assert solve(word_english(problem, english, template), english) == problem.answer
