@@ -3,7 +3,8 @@
 Writes docs/results/reasoning.json, arm by arm; started again, it goes on with what is missing. Everything in it is tiny and synthetic: the
 data of `lira-hf data problems`, whose candidate translations are simulated; the encoders and the language model of lira_hf.backbones, the
 latter of 3 layers and trained on English problems alone. None of them has read a wording of the validation or the test split. The language
-model is the same in all systems, frozen, and decodes greedily. Learning rate and checkpoint are chosen on the validation split.
+model is the same in all systems, frozen, and decodes greedily. The learning rate (the recipe's) was chosen on the validation split; so is the
+checkpoint of each run.
 """
 
 from __future__ import annotations
@@ -43,7 +44,6 @@ ARMS = {  # of LiraConfig: a soft prompt before the text of english_best; the co
     "lira": {},
     "english_soft": {"paths": "english", "selection": "critic"},
 }
-LEARNING_RATES = (1e-3, 3e-3)
 SEEDS = (0, 1, 2)
 RESAMPLES = 10_000
 QUIET = {"disable_tqdm": True, "logging_strategy": "no", "save_total_limit": 1}
@@ -98,19 +98,19 @@ def answered_alone(llm, processor: LiraProcessor, asked, data: list[ProblemData]
     return judged({part.language: [text for start in starts for text in write(part.problems[start : start + batch_size])] for part in data}, data)
 
 
-def trained(recipe: Recipe, folder: Path, seed: int, fields: dict, rate: float, store: FeatureStore, data: dict) -> dict:
+def trained(recipe: Recipe, folder: Path, seed: int, fields: dict, store: FeatureStore, data: dict) -> dict:
     """Validation and test answers of one run."""
     torch.manual_seed(seed)
     model = LiraForCausalLM.from_anchored(str(folder), llm=recipe.backbones.llm, **{**recipe.model, **fields})
     with tempfile.TemporaryDirectory() as checkpoints:
-        args = arguments(Path(checkpoints), seed, recipe.reasoning | QUIET | {"learning_rate": rate})
+        args = arguments(Path(checkpoints), seed, recipe.reasoning | QUIET)
         log = train_reasoning(model, store, data["train"], data["validation"], args, evaluation_rows=recipe.evaluation_rows)
     steps = [entry["eval_accuracy"] for entry in log if "eval_accuracy" in entry]
     return {"steps": steps, **{split: answered(model, store, data[split]) for split in ("validation", "test")}}
 
 
 def run(found: dict, recipe: Recipe, output: Path) -> None:
-    """Trains what `found` lacks: found["alone"][system], and found["runs"][arm][learning rate][seed]."""
+    """Trains what `found` lacks: found["alone"][system], and found["runs"][arm][seed]."""
     data = {split: load_data(recipe, split) for split in SPLITS}
     base, processor, *_ = load_parts(recipe)
     store = fill_features(recipe, base, processor, [part for parts in data.values() for part in parts])
@@ -121,26 +121,15 @@ def run(found: dict, recipe: Recipe, output: Path) -> None:
             write_json(output, found)
         print(f"{system:16s} {accuracy(found['alone'][system]):.1f}", flush=True)
 
-    def train(arm: str, rate: float, seed: int) -> None:
-        runs = found["runs"].setdefault(arm, {}).setdefault(f"{rate:g}", {})
-        if str(seed) not in runs:
-            folder = anchored(recipe, seed, store, data["train"])
-            runs[str(seed)] = trained(recipe, folder, seed, ARMS[arm], rate, store, data)
-            write_json(output, found)
-        one = runs[str(seed)]
-        print(f"{arm:16s} {rate:g} seed {seed}: validation {accuracy(one['validation']):.1f}, test {accuracy(one['test']):.1f}", flush=True)
-
-    for rate in LEARNING_RATES:
-        for arm in ARMS:
-            train(arm, rate, 0)
-    for seed in SEEDS[1:]:
-        for arm in ARMS:
-            train(arm, float(chosen(found["runs"][arm])), seed)
-
-
-def chosen(rates: dict) -> str:
-    """The learning rate with the best validation accuracy of the first seed."""
-    return max(rates, key=lambda rate: accuracy(rates[rate]["0"]["validation"]))
+    for seed in SEEDS:
+        for arm, fields in ARMS.items():
+            runs = found["runs"].setdefault(arm, {})
+            if str(seed) not in runs:
+                folder = anchored(recipe, seed, store, data["train"])
+                runs[str(seed)] = trained(recipe, folder, seed, fields, store, data)
+                write_json(output, found)
+            one = runs[str(seed)]
+            print(f"{arm:16s} seed {seed}: validation {accuracy(one['validation']):.1f}, test {accuracy(one['test']):.1f}", flush=True)
 
 
 def accuracy(right: Right) -> float:
@@ -157,8 +146,7 @@ def conclude(found: dict, recipe: Recipe) -> dict:
     """Test accuracy by system, also of the questions whose best candidate still gives the answer and of the others; and how far LiRA is above."""
     kept = np.array([load_config(recipe.data, code, "test")["best_gives_answer"] for code in recipe.languages])  # [languages, questions]
     runs = {name: [right] for name, right in found["alone"].items()}
-    rates = {arm: chosen(each) for arm, each in found["runs"].items()}
-    runs |= {arm: [found["runs"][arm][rate][str(seed)]["test"] for seed in SEEDS] for arm, rate in rates.items()}
+    runs |= {arm: [each[str(seed)]["test"] for seed in SEEDS] for arm, each in found["runs"].items()}
     systems = {}
     for name, each in runs.items():
         table = flags(each)
@@ -168,7 +156,6 @@ def conclude(found: dict, recipe: Recipe) -> dict:
             "seeds": [accuracy(right) for right in each],
             "candidate_gives_answer": float(table[kept].mean()),
             "candidate_does_not": float(table[~kept].mean()),
-            **({"learning_rate": float(rates[name])} if name in rates else {}),
         }
     above = {name: interval(flags(runs["lira"]) - flags(runs[name])) for name in ("english_best", "english_soft")}
     benchmark = "word problems (synthetic), tiny backbones, tiny language model trained on English"

@@ -162,7 +162,7 @@ def train(
 
 
 def train_tiny_llm(
-    output: str | Path, seed: int = 0, steps: int = 2000, rows: int = 20_000, batch_size: int = 64, show_progress_bar: bool = True
+    output: str | Path, seed: int = 0, steps: int = 1500, rows: int = 20_000, batch_size: int = 64, show_progress_bar: bool = True
 ) -> Path:
     """Trains and saves OUTPUT/llm, a causal language model that goes on after an English word problem with its solution ("3 * 5 = 15");
     returns the folder. A finished one is kept as it is.

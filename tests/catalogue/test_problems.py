@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lira_hf.catalogue.candidates import Critic, Desk, Translator
 from lira_hf.catalogue.problems import build_problems, builder
 from lira_hf.catalogue.problems.arithmetic import CHOICES, KINDS, choices, work_out, wrong_results
-from lira_hf.catalogue.problems.backbone_text import problem_pairs, recombined, solved_problems
+from lira_hf.catalogue.problems.backbone_text import OTHERWISE, otherwise, problem_pairs, recombined, solved_problems
 from lira_hf.catalogue.problems.candidates import DESK, HardWords, keeps_answer, read, translate
 from lira_hf.catalogue.problems.composition import Problem, draw, word, word_english
 from lira_hf.catalogue.problems.rows import ENGLISH_SHARE, problem_rows
@@ -391,11 +391,34 @@ def test_backbones_read_wordings_of_training_alone_and_no_row(english):
 
 
 def test_solved_problems_are_solved_in_their_own_words():
-    for question, solution in solved_problems(200, seed=0):
-        *_, last = solution.split(", ")
-        said, result = last.split(" = ")
-        assert {int(number) for number in re.findall(r"\d+", solution.split(" = ")[0])} <= {int(number) for number in re.findall(r"\d+", question)}
-        assert eval(said.replace("/", "//")) == int(result)  # noqa: S307
+    for question, solution in solved_problems(400, seed=0):
+        given, before = {int(number) for number in re.findall(r"\d+", question)} | {100}, set()
+        for step in solution.split(", "):
+            said, result = step.split(" = ")
+            assert {int(number) for number in re.findall(r"\d+", said)} <= given | before
+            assert eval(said.replace("/", "//")) == int(result) > 0  # noqa: S307
+            before.add(int(result))
+
+
+def test_a_text_that_says_otherwise_is_solved_otherwise(english):
+    problem = Problem("delivery", "delivery-2", {"p": 9, "f": 4}, ("mug", "cap"), "Hina", "ur")
+    template = english.templates["delivery-2"]
+    said = {otherwise(problem, template, Random(seed)) for seed in range(20)}
+    text = {word_english(problem, english, other): solution for other, solution in said}
+    assert text == {
+        "Hina buys one mug for 9 rupees minus 4 rupees for delivery. How much is that in total?": "9 - 4 = 5",
+        "Hina buys one mug for 9 rupees plus 4 rupees for delivery. How much is that without delivery?": "9 = 9",
+    }
+    dear = problem._replace(numbers={"p": 5, "f": 8})
+    assert {solution for _, solution in (otherwise(dear, template, Random(seed)) for seed in range(20))} == {"5 = 5", "5 + 8 = 13"}
+    for kind, meanings in OTHERWISE.items():
+        assert set(meanings) <= {other for others in english.misreadings[kind].values() for other in others}, kind
+    changed = sum(
+        solution != problem.solution
+        for problem in (_problem(t, "th", english) for t in TEMPLATES if t[-1] in "1234")
+        for _, solution in [otherwise(problem, english.templates[problem.template], Random(0))]
+    )
+    assert changed >= 25  # of 36; no other text of two products
 
 
 def test_recombined_wordings_say_everything_once_and_are_none_of_the_held_out(english):
