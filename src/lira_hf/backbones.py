@@ -167,7 +167,8 @@ def train_tiny_llm(
     """Trains and saves OUTPUT/llm, a causal language model that goes on after an English word problem with its solution ("3 * 5 = 15");
     returns the folder. A finished one is kept as it is.
 
-    It reads `rows` problems, in English and in the wordings of the training split alone. A number is one token.
+    It reads `rows` problems, in English and in recombined wordings of the training split alone; a quarter of them ask for something else
+    than the data set's problems do, so that it minds what a text says. A number is one token.
 
     Args:
         seed: of text, weights and order. steps: each of batch_size problems; some ten minutes on two cores."""
