@@ -60,9 +60,9 @@ def test_problems_become_prompts_and_answers(parts, reader):
         means = [sum(triple) / 3 for triple in problem.row.scores]
         asked = problem.row.translations[means.index(max(means))]
         ids, labels = batch["input_ids"][i], batch["labels"][i]
-        assert reader.llm_tokenizer.decode(ids[batch["attention_mask"][i].bool()]) == f"Q: {asked} A:{problem.answer}<|endoftext|>"
-        assert reader.llm_tokenizer.decode(labels[labels != -100]) == f"{problem.answer}<|endoftext|>"
-    without = ReasoningCollator(reader, answers=False)(problems)
+        assert reader.llm_tokenizer.decode(ids[batch["attention_mask"][i].bool()]) == f"Q: {asked} A:{problem.response}<|endoftext|>"
+        assert reader.llm_tokenizer.decode(labels[labels != -100]) == f"{problem.response}<|endoftext|>"
+    without = ReasoningCollator(reader, responses=False)(problems)
     assert "labels" not in without and set(without) == set(batch) - {"labels"}
 
 
@@ -109,9 +109,9 @@ def test_the_choice_of_a_response(text, expected):
 
 
 def test_a_response_is_right_by_its_number_or_by_its_choice():
-    problem = Problem("1", Row("a"), "a", "12", "total", "total-1", ["10", "12"], 1)
+    problem = Problem("1", Row("a"), "a", "12", "3 * 4 = 12", "total", "total-1", ["10", "12"], 1)
     assert is_right("It is 12.0", problem) and not is_right("112", problem) and not is_right("B", problem) and not is_right("", problem)
-    words = Problem("1", Row("a"), "a", "blue", "total", "total-1", ["red", "blue"], 1)
+    words = Problem("1", Row("a"), "a", "blue", "blue", "total", "total-1", ["red", "blue"], 1)
     assert is_right("Blue", words) and is_right("(B)", words) and not is_right("red", words) and not is_right("", words)
 
 
@@ -173,7 +173,7 @@ def test_the_stage_trains_what_it_should_and_leaves_a_model_that_answers(recipe,
     assert "lira.lasr.encoder.layers.0.linear1.weight" in moved and "lira.arca.adaptor.english_projection.weight" in moved
     assert not [name for name in moved if name.startswith(("lira.multilingual.", "lira.english."))]
     problems = parts[0].problems[:3]
-    longest = processor.answers([p.answer for p in problems])[0].shape[1]
+    longest = processor.answers([p.response for p in problems])[0].shape[1]
     written = model.respond(
         [p.row.text for p in problems], processor=processor, translations=[p.row.translations for p in problems],
         scores=[p.row.scores for p in problems], language="id", prompt_name="query", max_new_tokens=longest + MORE_TOKENS,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lira_hf.catalogue.candidates import Critic, Desk, Translator
 from lira_hf.catalogue.problems import build_problems, builder
 from lira_hf.catalogue.problems.arithmetic import CHOICES, KINDS, choices, work_out, wrong_results
+from lira_hf.catalogue.problems.backbone_text import OTHERWISE, otherwise, problem_pairs, recombined, solved_problems
 from lira_hf.catalogue.problems.candidates import DESK, HardWords, keeps_answer, read, translate
 from lira_hf.catalogue.problems.composition import Problem, draw, word, word_english
 from lira_hf.catalogue.problems.rows import ENGLISH_SHARE, problem_rows
@@ -360,3 +361,75 @@ def test_a_build_that_fails_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.undo()
     (tmp_path / "new").mkdir()  # an empty folder is fine
     assert build_problems(tmp_path / "new", rows=9, languages=["th"]) == tmp_path / "new"
+
+
+def test_rows_say_whether_their_best_candidate_gives_the_answer(english):
+    rows, kept = problem_rows("th", "test", 90, 0)
+    assert sum(row["best_gives_answer"] for row in rows) == kept.best and 0 < kept.best < 90
+    for row in rows:
+        best = max(row["translations"], key=lambda each: each["semantic"] + each["emotional"] + each["pragmatic"])["text"]
+        if best == row["english"]:
+            assert row["best_gives_answer"]
+        if row["best_gives_answer"]:
+            assert Counter(re.findall(r"\d+", best)) == Counter(re.findall(r"\d+", row["english"]))
+    assert all(row["best_gives_answer"] for row in problem_rows("en", "test", 18, 0)[0])
+
+
+# ---- text for the tiny backbones ---------------------------------------------------------------------------------------
+
+
+def test_backbones_read_wordings_of_training_alone_and_no_row(english):
+    pairs = problem_pairs([*LANGUAGES, "en"], 1600, seed=0)
+    assert Counter(language for language, *_ in pairs) == dict.fromkeys([*LANGUAGES, "en"], 200)
+    slot = lambda text: re.sub(r"\\\{\w+\\\}", r"[\\w -]+", re.escape(text.replace("|", " ")))  # noqa: E731
+    held_out = re.compile("|".join(slot(english.templates[f"{kind}-{number}"]) for kind in KINDS for number in (5, 6, 7)), re.IGNORECASE)
+    assert held_out.fullmatch(word_english(_problem("change-7", "th", english), english))
+    assert not [text for *_, text in pairs if held_out.fullmatch(text)]
+    rows = {row[name] for row in problem_rows("th", "train", 500, 0)[0] for name in ("question", "english")}
+    assert sum(text in rows for language, text, _ in pairs if language == "th") <= 2
+    assert problem_pairs(["th"], 5, seed=3) == problem_pairs(["th"], 5, seed=3) != problem_pairs(["th"], 5, seed=4)
+
+
+def test_solved_problems_are_solved_in_their_own_words():
+    for question, solution in solved_problems(400, seed=0):
+        given, before = {int(number) for number in re.findall(r"\d+", question)} | {100}, set()
+        for step in solution.split(", "):
+            said, result = step.split(" = ")
+            assert {int(number) for number in re.findall(r"\d+", said)} <= given | before
+            assert eval(said.replace("/", "//")) == int(result) > 0  # noqa: S307
+            before.add(int(result))
+
+
+def test_a_text_that_says_otherwise_is_solved_otherwise(english):
+    problem = Problem("delivery", "delivery-2", {"p": 9, "f": 4}, ("mug", "cap"), "Hina", "ur")
+    template = english.templates["delivery-2"]
+    said = {otherwise(problem, template, Random(seed)) for seed in range(20)}
+    text = {word_english(problem, english, other): solution for other, solution in said}
+    assert text == {
+        "Hina buys one mug for 9 rupees minus 4 rupees for delivery. How much is that in total?": "9 - 4 = 5",
+        "Hina buys one mug for 9 rupees plus 4 rupees for delivery. How much is that without delivery?": "9 = 9",
+    }
+    dear = problem._replace(numbers={"p": 5, "f": 8})
+    assert {solution for _, solution in (otherwise(dear, template, Random(seed)) for seed in range(20))} == {"5 = 5", "5 + 8 = 13"}
+    for kind, meanings in OTHERWISE.items():
+        assert set(meanings) <= {other for others in english.misreadings[kind].values() for other in others}, kind
+    changed = sum(
+        solution != problem.solution
+        for problem in (_problem(t, "th", english) for t in TEMPLATES if t[-1] in "1234")
+        for _, solution in [otherwise(problem, english.templates[problem.template], Random(0))]
+    )
+    assert changed >= 25  # of 36; no other text of two products
+
+
+def test_recombined_wordings_say_everything_once_and_are_none_of_the_held_out(english):
+    for kind in KINDS:
+        own = {english.templates[name] for name in template_ids(kind, "train")}
+        others = {english.templates[f"{kind}-{number}"].replace("|", " ") for number in (5, 6, 7)}
+        found = recombined(kind)
+        assert own <= set(found) and len(found) >= len(own) + 3 and len(set(found)) == len(found), kind
+        assert not others & {template.replace("|", " ") for template in found}
+        problem = _problem(f"{kind}-1", "th", english)
+        for template in found:
+            assert Counter(re.findall(r"\d+", word_english(problem, english, template))) == Counter(map(str, problem.numbers.values()))
+            if kind != "basket":  # of two products, `solve` takes the one priced first for the one counted first
+                assert solve(word_english(problem, english, template), english) == problem.answer

@@ -21,7 +21,7 @@ from lira_hf.modeling import LiraForCausalLM, LiraProcessor
 NUMBER = re.compile(r"(?<![\w.,])-?\d+(?:,\d{3})+(?:\.\d+)?(?!\d)|(?<![\w)])-?\d+(?:\.\d+)?|\d+(?:\.\d+)?")
 ANNOUNCED = re.compile(r"(?:answer|choice|option)(?:\s+is)?\s*[:=]?\s*[(\[]?([A-Z])(?![\w'])", re.IGNORECASE)
 LETTER = re.compile(r"(?<!\w)[(\[]?([A-Z])(?=[)\].:]|\s*$)")
-MORE_TOKENS = 4  # than the longest answer has: a longer number must not be cut down to the right one
+MORE_TOKENS = 4  # than the longest response has: a longer number must not be cut down to the right one
 
 
 def number(text: str) -> Decimal | None:
@@ -58,9 +58,9 @@ def is_right(response: str, problem: Problem) -> bool:
 @torch.no_grad()
 def responses(model: LiraForCausalLM, encoder, problems: list[Problem], batch_size: int = 64) -> list[str]:
     """What the model writes for problems, greedily, by an encoder (see lira_hf.collation)."""
-    collate = ReasoningCollator(encoder, answers=False)
+    collate = ReasoningCollator(encoder, responses=False)
     processor, found = collate.processor, []
-    longest = processor.answers([problem.answer for problem in problems])[0].shape[1]
+    longest = processor.answers([problem.response for problem in problems])[0].shape[1]
     tokens = {"pad_token_id": processor.llm_tokenizer.pad_token_id, "eos_token_id": processor.llm_tokenizer.eos_token_id}
     with model.evaluating():
         for start in range(0, len(problems), batch_size):

@@ -84,11 +84,16 @@ OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": oper
 
 def work_out(kind: str, numbers: Numbers) -> list[tuple[str, int]]:
     """The operations of a problem, as ("3 * 5", 15), in order; the result of the last is the answer, a whole number from 1 to 135."""
+    return work_through(KINDS[kind].steps, numbers)
+
+
+def work_through(steps: tuple[str, ...], numbers: Numbers) -> list[tuple[str, int]]:
+    """The same of any steps; one that is a number alone has it as its result."""
     done: list[tuple[str, int]] = []
-    for step in KINDS[kind].steps:
+    for step in steps:
         written = step.format(*(result for _, result in done), **numbers)
-        first, sign, second = written.split()
-        done.append((written, OPERATIONS[sign](int(first), int(second))))
+        first, *rest = written.split()
+        done.append((written, OPERATIONS[rest[0]](int(first), int(rest[1])) if rest else int(first)))
     return done
 
 

@@ -19,6 +19,7 @@ COLUMNS: dict[str, Any] = {
     "question": "string",
     "english": "string",
     "translations": [TRANSLATION],
+    "best_gives_answer": "bool",  # whether the critic's best candidate does, as the simulation knows; of English the question itself
     "answer": "string",  # digits
     "solution": "string",  # the operations, the last of which gives the answer: "3 * 5 = 15"
     "kind": "string",
@@ -58,10 +59,12 @@ def problem_rows(language: str, split: str, count: int, seed: int) -> tuple[list
         if question in seen:
             continue
         seen.add(question)
+        best_gives_answer = True
         pairs = [] if language == ENGLISH.code else translate(problem, load_wording(language), english, rng)
         if pairs:
             best = max(pairs, key=lambda pair: pair[0].semantic + pair[0].emotional + pair[0].pragmatic)  # the first of equals
-            kept.update(best=keeps_answer(best[1]), any=any(keeps_answer(reading) for _, reading in pairs))
+            best_gives_answer = keeps_answer(best[1])
+            kept.update(best=best_gives_answer, any=any(keeps_answer(reading) for _, reading in pairs))
         answer = str(problem.answer)
         offered = choices(problem.numbers, problem.answer, rng)
         rows.append(
@@ -71,6 +74,7 @@ def problem_rows(language: str, split: str, count: int, seed: int) -> tuple[list
                 "question": question,
                 "english": word_english(problem, english),
                 "translations": [candidate._asdict() for candidate, _ in pairs],
+                "best_gives_answer": best_gives_answer,
                 "answer": answer,
                 "solution": problem.solution,
                 "kind": problem.kind,
