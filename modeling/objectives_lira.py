@@ -176,6 +176,7 @@ def effective_negatives(scores: Tensor, relevances: Tensor, negatives: Tensor, t
 
 # ---- ranking -------------------------------------------------------------------------------------------------------
 
+LEAST_MEMBERS = 3
 LEAST_VARIANCE = 1e-6  # below it values count as all alike: what divides by a deviation stays finite, and so does its gradient
 
 
@@ -209,7 +210,11 @@ def correlation_loss(predictions: Tensor, gold: Tensor, pearson_weight: float, t
 
 def grouped_correlation_loss(predictions: Tensor, gold: Tensor, groups: Tensor, rows: int, pearson_weight: float, temperature: float) -> Tensor:
     """correlation_loss within each group of predictions and gold [n], groups [n] being numbers: its mean over the first `rows` of them, each of
-    which counts with its group (ours). What tells groups apart is then not asked for, as where languages are scored one by one."""
+    which counts with its group (ours). What tells groups apart is then not asked for, as where languages are scored one by one.
+
+    Two numbers always correlate by 1 or -1 and teach nothing: groups of fewer than LEAST_MEMBERS are correlated as one."""
+    _, group, size = groups.unique(return_inverse=True, return_counts=True)
+    groups = torch.where(size[group] < LEAST_MEMBERS, -1, group)  # [n]
     numbers, counts = groups[:rows].unique(return_counts=True)
     members = [groups == number for number in numbers]
     losses = [correlation_loss(predictions[member], gold[member], pearson_weight, temperature) for member in members]

@@ -482,6 +482,16 @@ def test_groups_are_correlated_one_by_one_and_count_by_their_rows_of_the_step():
     assert one.item() == pytest.approx(correlation_loss(predictions, gold, 0.3, 0.2).item(), abs=1e-6)
 
 
+def test_groups_too_small_to_teach_anything_are_correlated_as_one():
+    predictions, gold, groups = normal(9).requires_grad_(), normal(9, seed=1), torch.tensor([0, 0, 0, 5, 1, 1, 2, 0, 3])
+    large, rest = groups == 0, groups != 0
+    parts = [correlation_loss(predictions[each], gold[each], 0.3, 0.2) for each in (large, rest)]
+    found = grouped_correlation_loss(predictions, gold, groups, 9, 0.3, 0.2)
+    assert found.item() == pytest.approx(((4 * parts[0] + 5 * parts[1]) / 9).item(), abs=1e-6)
+    found.backward()
+    assert predictions.grad[rest].abs().min() > 0
+
+
 def test_the_line_is_that_of_least_squares_and_never_falls():
     predictions = normal(30)
     torch.testing.assert_close(least_squares_line(predictions, 3 * predictions + 2), torch.tensor([3.0, 2.0]))
