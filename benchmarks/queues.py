@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import torch
 from transformers import BertConfig, XLMRobertaConfig
 
@@ -101,21 +102,28 @@ def cost() -> dict:
     }  # fmt: skip
 
 
-def memory(size: int) -> float:
-    """MB that a step takes beyond the ring, with so many queued features."""
-    model = build_model(queue="features", queue_size=size, num_bins=4, width=128, fusion_layers=1)
+def memory(size: int, chunk: int) -> float:
+    """MB that a step takes at its peak beyond what was there before, with so many queued features; a copy of the ring is part of it."""
+    model = build_model(queue="features", queue_size=size, queue_chunk=chunk, num_bins=4, width=128, fusion_layers=1)
     rows = {name: tensor for name, tensor in features(size, model.config).items() if name != "language_ids"}
     rows |= {name: rows[name][:, :1].clone() for name in ("english_features", "english_pooled")}
     rows |= {"candidate_mask": torch.ones(size, 1, dtype=torch.bool), "text_mask": torch.ones(size, dtype=torch.bool)}
     rows |= {"translation_scores": torch.full((size, 1, 3), torch.nan)}
     ids = torch.arange(10**9, 10**9 + size)
     model.queue.push(rows | {"product": ids, "family": ids, "language": torch.randint(1, 8, (size,))})
-    ring = sum(tensor.numel() * tensor.element_size() for tensor in model.queue.rows.values())
-    del rows
-    batch = {name: tensor for name, tensor in step_batch(model.config, 0).items()}
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    batch, process, peak, done = step_batch(model.config, 0), psutil.Process(), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            peak[0] = max(peak[0], process.memory_info().rss)
+
+    before = process.memory_info().rss
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     seconds(model, batch)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 - ring / 2**20  # the ring is read from a copy
+    done.set()
+    watcher.join()
+    return (peak[0] - before) / 2**20
 
 
 # ---- which kind helps ----------------------------------------------------------------------------------------------------
@@ -155,11 +163,14 @@ def main() -> None:
     write_json(RESULTS, before | {given.part: found})
 
 
-def memory_of_sizes() -> dict[str, float]:
-    """Each size in a process of its own, because a process's peak never falls."""
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import queues; print(queues.memory(int(sys.argv[1])))"
-    run = lambda size: subprocess.run([sys.executable, "-c", code, str(size)], check=True, capture_output=True, text=True).stdout  # noqa: E731
-    return {str(size): float(run(size)) for size in (1024, 4096, 16384)}
+def memory_of_sizes() -> dict[str, dict[str, float]]:
+    """By entries: embedded in chunks of 256, and in one piece. Each in a process of its own, whose memory is not yet fragmented."""
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import queues; print(queues.memory(*map(int, sys.argv[1:])))"
+
+    def run(size: int, chunk: int) -> float:
+        return float(subprocess.run([sys.executable, "-c", code, str(size), str(chunk)], check=True, capture_output=True, text=True).stdout)
+
+    return {str(size): {"chunks of 256": run(size, 256), "one piece": run(size, size)} for size in (1024, 4096, 16384)}
 
 
 if __name__ == "__main__":

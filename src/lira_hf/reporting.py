@@ -172,10 +172,12 @@ def queues(found: dict) -> str:
     kinds = found["kinds"]["kinds"].items()
     body = [[kind, *(over_seeds([one[column] for one in runs]) for column in columns)] for kind, runs in kinds]
     cost, low, high = found["cost"], found["cost"]["added_percent_lowest"], found["cost"]["added_percent_highest"]
+    small, large = cost["memory"]["1024"], cost["memory"]["16384"]
     return table(["queue, nDCG@10", *columns], body) + (
         f"\n\n{found['kinds']['queue_size']:,} entries, {found['kinds']['seeds']} seeds. A queue of {cost['entries']:,} embeddings of "
         f"{cost['dimensions']} numbers adds {cost['added_percent']:.0f} % ({low:.0f} to {high:.0f}) "
-        f"to a step of {cost['queries']} queries and {cost['products']:,} products on cached features."
+        f"to a step of {cost['queries']} queries and {cost['products']:,} products on cached features. A step with 1,024 queued features takes "
+        f"{small['chunks of 256']:,.0f} MB, with 16,384 {large['chunks of 256']:,.0f} MB; embedded in one piece {large['one piece']:,.0f} MB."
     )
 
 
@@ -203,19 +205,39 @@ def correlations(found: dict) -> str:
 
 
 def accuracies(found: dict) -> str:
-    """A table from the results of benchmarks/reasoning.py."""
+    """A table and a sentence from the results of benchmarks/reasoning.py."""
     codes = list(next(iter(found["systems"].values()))["languages"])
+    parts = {"kept": "candidate_gives_answer", "lost": "candidate_does_not"}
     body = []
     for name, system in found["systems"].items():
-        cells = [over_seeds(system["seeds"]), *(f"{system['languages'][code]:.1f}" for code in codes)]
-        body.append([name.replace("_", " "), *cells])
-    return table(["accuracy, %", "average", *codes], body)
+        cells = [over_seeds(system["seeds"]), *(f"{system[key]:.1f}" for key in parts.values())]
+        body.append([f"`{name}`", *cells, *(f"{system['languages'][code]:.1f}" for code in codes)])
+    above = "; ".join(
+        f"above `{name}` by {one['average']:.1f} (95 % of paired bootstraps: {one['interval'][0]:.1f} to {one['interval'][1]:.1f})"
+        for name, one in found["lira_above"].items()
+    )
+    return table(["accuracy, %", "average", *parts, *codes], body) + f"\n\n`lira` is {above}."
+
+
+def first_accuracies(found: dict) -> str:
+    """A sentence from what benchmarks/reasoning.py measured with an earlier language model."""
+
+    def right(flags: dict[str, str]) -> float:
+        every = "".join(flags.values())
+        return 100 * every.count("1") / len(every)
+
+    alone = {name: right(found["alone"][name]) for name in ("english_best", "perfect")}
+    trained = {}
+    for name, rates in found["runs"].items():
+        best = max(rates, key=lambda rate: right(rates[rate]["0"]["validation"]))
+        trained[name] = right(rates[best]["0"]["test"])
+    return ", ".join(f"`{name}` {value:.1f}" for name, value in (alone | trained).items())
 
 
 RENDERED = {  # place in the document: the file it is rendered from, and how
     "results": ("quickstart", markdown), "slices": ("quickstart", functools.partial(markdown, slices=True)), "mega": ("mega", rate),
     "features": ("features", gain), "queues": ("queues", queues), "anchoring": ("anchoring", readings), "ranking": ("ranking", correlations),
-    "reasoning": ("reasoning", accuracies),
+    "reasoning": ("reasoning", accuracies), "reasoning-first": ("reasoning_first", first_accuracies),
 }  # fmt: skip
 
 
