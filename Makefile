@@ -14,7 +14,7 @@ quickstart: .venv/ready  ## the main job, from nothing to a trained model, on th
 	$(BIN)/lira-hf quickstart --output lira-quickstart
 
 test: .venv/ready lint  ## lint and tests; in CI the slow ones too
-	$(BIN)/pytest $(if $(CI),-m "slow or not slow")
+	$(BIN)/pytest -n 2 --dist loadfile $(if $(CI),-m "slow or not slow")
 
 lint: .venv/ready  ## ruff
 	$(BIN)/ruff check .
