@@ -231,7 +231,7 @@ def first_accuracies(found: dict) -> str:
     for name, rates in found["runs"].items():
         best = max(rates, key=lambda rate: right(rates[rate]["0"]["validation"]))
         trained[name] = right(rates[best]["0"]["test"])
-    return ", ".join(f"`{name}` {value:.1f}" for name, value in (alone | trained).items())
+    return ", ".join(f"`{name}` {value:.1f}" for name, value in (alone | trained).items()) + "."
 
 
 RENDERED = {  # place in the document: the file it is rendered from, and how
