@@ -360,7 +360,7 @@ def test_lora_in_the_language_model_keeps_the_soft_prompt_and_what_is_written(ba
     model = LiraForCausalLM.from_pretrained(tmp_path / "base")
     model = get_peft_model(model, lora_config(model, {"llm": {"r": 4}}))
     assert set(model.peft_config["default"].modules_to_save) == {"lira.arca", "lira.lasr", "soft_prompt"}
-    part = ProblemData("th", [Problem("a", Row(TEXTS[0], ["tv 55"], [None], "th", None), "tv 55", "12", "sum", "one", ["12", "9"], 0)])
+    part = ProblemData("th", [Problem("a", Row(TEXTS[0], ["tv 55"], [None], "th", None), "tv 55", "12", "12", "sum", "one", ["12", "9"], 0)])
     batch = ReasoningCollator(reader)(part.problems)
     stir(model)
     model.train()
@@ -391,7 +391,7 @@ def test_a_recipe_puts_lora_into_the_language_model_and_may_cache_features(recip
     assert changed == {"q_proj", "v_proj"}
     peft = PeftModel.from_pretrained(LiraForCausalLM.from_pretrained(folder.parent / "base"), folder.parent / "adapter")
     reader = LiraProcessor.from_pretrained(folder)
-    batch = ReasoningCollator(reader)([Problem("a", Row(TEXTS[0], ["tv 55"], [None], "th", None), "tv 55", "12", "sum", "one", ["12", "9"], 0)])
+    batch = ReasoningCollator(reader)([Problem("a", Row(TEXTS[0], ["tv 55"], [None], "th", None), "tv 55", "12", "12", "sum", "one", ["12", "9"], 0)])
     torch.testing.assert_close(peft(**batch).logits.detach(), model(**batch).logits.detach(), atol=1e-4, rtol=0)
     log = json.loads((folder / "training_log.json").read_text())
     assert [entry["eval_accuracy"] for entry in log if "eval_loss" in entry]
