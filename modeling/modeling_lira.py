@@ -290,7 +290,9 @@ class LiraModel(LiraPreTrainedModel):
 
         present = [t for t in (features.get("multilingual_features"), features.get("english_features")) if t is not None]
         if not present:
-            raise ValueError("multilingual_input_ids: missing, and so are english_input_ids and cached features; give at least one path")
+            raise ValueError(
+                "multilingual_input_ids: missing, and so are english_input_ids and cached features; give at least one path, as LiraProcessor does"
+            )
         rows, device = len(present[0]), present[0].device
         sizes = self.config.multilingual_config.hidden_size, self.config.english_config.hidden_size
         if features.get("multilingual_features") is None:

@@ -127,9 +127,7 @@ def test_prompts_are_the_processors_with_both_prefixes_though_the_strings_of_one
 
 
 def test_any_other_prompt_goes_before_text_and_translations(folder, loaded, lira, prompted):
-    expected = lira.encode(
-        ["find: ชุด", "find: ทีวี"], processor=prompted, translations=[["find: dress", "find: red"], None], language=["th", None]
-    )
+    expected = lira.encode(["find: ชุด", "find: ทีวี"], processor=prompted, translations=[["find: dress", "find: red"], None], language=["th", None])
     items = [{"text": "ชุด", "translations": ["dress", "red"], "language": "th"}, "ทีวี"]
     same(loaded.encode(items, prompt="find: "), expected)
     same(opened(folder, prompts={"query": "find: "}).encode_query(items), expected)
@@ -227,7 +225,10 @@ def weights(folder) -> dict[str, torch.Tensor]:
 def test_training_moves_our_part_alone_and_what_is_saved_opens_both_ways_with_the_same_vectors(folder, tmp_path, columns):
     anchors, positives = SENTENCES[6:12], SENTENCES[:6]
     if columns == "dicts":
-        anchors = [{"text": text, "translations": [other, "tv"], "scores": [[9, 9, 9], None], "language": "th"} for text, other in zip(anchors, positives, strict=True)]
+        anchors = [
+            {"text": text, "translations": [other, "tv"], "scores": [[9, 9, 9], None], "language": "th"}
+            for text, other in zip(anchors, positives, strict=True)
+        ]
         positives = [{"text": text, "language": "en"} for text in positives]
     data = Dataset.from_dict({"anchor": anchors, "positive": positives})
     model = opened(folder)
