@@ -297,6 +297,7 @@ answer(dict(
 """
 
 
+@pytest.mark.slow
 def test_a_process_without_this_package_opens_saves_pushes_and_pins_with_the_same_vectors(folder, lira, prompted, tmp_path):
     items = [item for item, _ in ITEMS]
     with LoopbackHub(tmp_path / "hub") as hub:
