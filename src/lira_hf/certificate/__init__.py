@@ -11,18 +11,21 @@
       assumptions     name, statement, holds, violated, of, worst
       violations, verdicts    lines of text
       card            title, header, rows (strings), notes: a table for a model card
-    OUTPUT/certificate.png"""
+      temperatures    epsilon2 and the blind bound by temperature
+    OUTPUT/certificate.png
+    OUTPUT/measured         languages that are done, of a certificate that is not: it goes on with the next one"""
 
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import torch
 
 from lira_hf.certificate import theory
-from lira_hf.certificate.figures import FIGURES, Rows, anchored_rows, assumptions, bounds, group, verdicts, violations
-from lira_hf.certificate.measuring import Measured, anchor_sentences, bank, measure
+from lira_hf.certificate.figures import FIGURES, Rows, anchored_rows, assumptions, bounds, by_temperature, group, verdicts, violations
+from lira_hf.certificate.measuring import Measured, anchor_sentences, bank, fingerprint, kept, measure
 from lira_hf.certificate.rendering import card, plot, print_certificate
 from lira_hf.certificate.spectral import Domain, SpectralBound, spectral_bound
 from lira_hf.collation import SPLITS, RetrievalData, read
@@ -82,9 +85,15 @@ def certify(
     data, others = ([retrieval(data_folder, code, each) for code in codes] for each in (split, held_out))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     sentences = anchor_sentences(others, data, anchors, seed)
-    vectors, domain = bank(model, processor, sentences, batch_size, show_progress_bar), Domain()
-    options = {"edits": edits, "delta": delta, "seed": seed, "batch_size": batch_size, "show_progress_bar": show_progress_bar}
-    parts = [measure(model, processor, part, domain, **options) for part in data]
+    vectors = bank(model, processor, sentences, batch_size, show_progress_bar)
+    options = {"edits": edits, "delta": delta, "seed": seed}
+    key, more = fingerprint(model, processor, **options), {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
+    folder = Path(output) / "measured"
+    parts = [kept(folder, key, part, lambda part=part: measure(model, processor, part, **options, **more)) for part in data]
+    domain = Domain()
+    for part in parts:
+        for name, length in part.domain.items():
+            domain.take(name, length)
     spectral = spectral_bound(model.lira.lasr.cpu(), domain)
     generator = torch.Generator().manual_seed(seed)
     rows = rows_of(parts, vectors, spectral, temperature, sorted({1, k}), resamples, generator)
@@ -94,6 +103,8 @@ def certify(
         "options": {"anchors": len(sentences), "anchor_split": held_out, "temperature": temperature, "q": q, "delta": delta, "edits": edits, "k": k,
                     "resamples": resamples},
         **certificate(rows, [part.language for part in parts for _ in part.slices], [names for part in parts for names in part.slices], vectors, spectral, q, generator),
+        "temperatures": by_temperature(*(torch.cat([getattr(part, name) for part in parts]) for name in ("source", "target", "perfect")), vectors,
+                                       [temperature * factor for factor in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)]),
         "environment": head["environment"],
     }  # fmt: skip
     found = finite(found)
@@ -105,6 +116,7 @@ def certify(
         here = slice(start, start := start + len(part.slices))
         points[part.language] = list(zip(limit[here].tolist(), rows.deviation[here].tolist(), strict=True))
     plot(found, points, Path(output) / "certificate.png")
+    shutil.rmtree(folder)
     print_certificate(found)
     return found
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-LABELS = {
-    "epsilon1 p50": ("epsilon1", "p50"), "p95": ("epsilon1", "p95"), "max": ("epsilon1", "max"), "epsilon2 p95": ("epsilon2", "p95"),
-    "L": ("lipschitz", "at_q"), "observed p95": ("deviation", "p95"), "bound p95": ("bound_blind", "p95"), "inside, %": ("bound_blind", "coverage"),
-    "bound / observed": ("bound_blind", "looseness", "p50"),
+COLUMNS = {
+    "rows": ("rows",), "ε₁ p50": ("epsilon1", "p50"), "ε₁ p95": ("epsilon1", "p95"), "ε₁ max": ("epsilon1", "max"), "ε₂ mean": ("epsilon2", "mean"),
+    "L": ("lipschitz", "at_q"), "|z−z*| p95": ("deviation", "p95"), "bound p95": ("bound_blind", "p95"), "inside %": ("bound_blind", "coverage"),
+    "bound / |z−z*|": ("bound_blind", "looseness", "p50"), "vacuous %": ("bound_blind", "vacuous"),
 }  # fmt: skip
 
 
-def cell(value: float, column: str) -> str:
-    """Percentages with one decimal, large numbers short."""
+def cell(value: float | int, column: str) -> str:
+    """Counts whole, percentages with one decimal, large numbers short."""
+    if isinstance(value, int):
+        return f"{value:,}"
     return f"{100 * value:.1f}" if "%" in column else f"{value:.2f}" if value < 1000 else f"{value:.1e}"
 
 
 def card(certificate: dict) -> dict:
     """{"title", "header", "rows", "notes"}: a table of strings, a row for all, each language and each slice, and the lines below it."""
-    k = str(certificate["options"]["k"])
-    columns = LABELS | {f"top {k} stable, %": ("stability", k, "empirical"), f"top {k} unchanged, %": ("stability", k, "unchanged")}
+    columns = dict(COLUMNS)
+    for k in certificate["overall"]["stability"]:
+        columns |= {f"top {k} stable %": ("stability", k, "empirical"), f"top {k} same %": ("stability", k, "unchanged")}
     groups = {"all": certificate["overall"]} | certificate["languages"] | certificate["slices"]
     rows = []
     for name, figures in groups.items():
@@ -35,18 +38,20 @@ def card(certificate: dict) -> dict:
 
 
 def print_certificate(certificate: dict) -> None:
-    """The table and the lines below it."""
+    """The table in two halves, and the lines below it."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     shown, console = certificate["card"], Console()
-    table = Table(title=shown["title"], title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for index, column in enumerate(shown["header"]):
-        table.add_column(column.replace(" ", "\n"), justify="left" if index == 0 else "right", no_wrap=True)
-    for row in shown["rows"]:
-        table.add_row(row[0].replace("_", "\n"), *row[1:], style="bold" if row[0] == "all" else None)
-    console.print(table)
+    middle = shown["header"].index("|z−z*| p95")
+    for columns in (range(1, middle), range(middle, len(shown["header"]))):  # two tables of 80 columns
+        table = Table(title=shown["title"] if columns[0] == 1 else None, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for index in (0, *columns):
+            table.add_column(shown["header"][index].replace(" ", "\n"), justify="right" if index else "left", no_wrap=True)
+        for row in shown["rows"]:
+            table.add_row(*(row[index] for index in (0, *columns)), style="bold" if row[0] == "all" else None)
+        console.print(table)
     for line in shown["notes"]:
         console.print(line, highlight=False, soft_wrap=True)
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +28,12 @@ from lira_hf.modeling.lasr_lira import Lasr
 GELU_SLOPE = 0.5 * (1 + math.erf(1)) + math.exp(-1) / math.sqrt(math.pi)
 
 
-@dataclass
-class Domain:
+class Domain(dict[str, float]):
     """The smallest lengths, over the rows that passed through a head: of each layer norm's input (see above), of the vector before it is
     normalised, and of the projection's output where there is one."""
 
-    lengths: dict[str, float] = field(default_factory=dict)
-
-    def take(self, name: str, lengths: Tensor) -> None:
-        self.lengths[name] = min(self.lengths.get(name, math.inf), lengths.min().item())
+    def take(self, name: str, lengths: Tensor | float) -> None:
+        self[name] = min(self.get(name, math.inf), torch.as_tensor(lengths).min().item())
 
 
 @dataclass(frozen=True)
@@ -115,9 +112,9 @@ def mlp_slope(first: nn.Linear, last: nn.Linear, gain: Tensor) -> float:
 
 def spectral_bound(lasr: Lasr, domain: Domain) -> SpectralBound:
     """The constants of a head, on a domain (see `observed`). Raises ValueError for an empty domain."""
-    if not domain.lengths:
+    if not domain:
         raise ValueError("domain: nothing was observed; let rows pass through the head first")
-    slope = {name: layer_norm_slope(module, domain.lengths[name]) for name, module in lasr.named_modules() if isinstance(module, nn.LayerNorm)}
+    slope = {name: layer_norm_slope(module, domain[name]) for name, module in lasr.named_modules() if isinstance(module, nn.LayerNorm)}
     if lasr.config.fusion == "pooled":
         entry, first, _, last = lasr.correction
         base, sequence = slope["correction.0"] * mlp_slope(first, last, entry.weight), 0.0
@@ -133,8 +130,8 @@ def spectral_bound(lasr: Lasr, domain: Domain) -> SpectralBound:
         base = slope["base_norm"] * norm(first.weight[:, :total] * lasr.base_norm.weight) * after
         # the read-out is the fused language token and the means of both paths, each of which moves no further than the furthest bin
         sequence = math.sqrt(fused**2 + 2) * slope["fused_norm"] * norm(first.weight[:, total:] * lasr.fused_norm.weight) * after
-    out = 1 / domain.lengths["vector"]
+    out = 1 / domain["vector"]
     if lasr.projection is not None:
-        out *= norm(lasr.projection.weight) / domain.lengths["projection"]
+        out *= norm(lasr.projection.weight) / domain["projection"]
     scale = lasr.config.correction_scale
-    return SpectralBound((1 + scale * base) * out, scale * sequence * out, dict(domain.lengths))
+    return SpectralBound((1 + scale * base) * out, scale * sequence * out, dict(domain))

@@ -4,7 +4,7 @@ With u = g(x), v = h(y) and v* = h(y*): z = [u; v], z* = [v*; v*]. Letters in sh
 C products, d width.
 
 What the theory rests on. h(y) is the mean of anchors under p(s|y), so h(y) - h(y*) is the sum of (p - p*)(s) times an anchor s; with
-anchors of norm C at most its norm is at most C |p - p*|_1, by Pinsker C sqrt(2 KL). That is the translation's term c. Then
+anchors of norm C at most its norm is at most C |p - p*|_1, by Pinsker C sqrt(2 KL), and never over 2 C. That is the translation's term c. Then
     reference (y* is known):   |z - z*|^2 = |u - v*|^2 + |v - v*|^2 <= e1^2 + c^2, e1 = |u - v*|; METHOD's sum e1 + c is above that;
     blind (y* is not known):   e1 = |u - v|, so |u - v*| <= e1 + c, and |z - z*| <= sqrt((e1 + c)^2 + c^2). METHOD's sum leaves out that
                                y is not y*, and can be below the deviation; so it is reported beside, not used.
@@ -77,11 +77,13 @@ def resampled_divergences(logits: Tensor, others: Tensor, resamples: int, genera
     return torch.stack([divergence(logits[:, draw], others[:, draw]) for draw in draws])
 
 
-def bootstrap_interval(resampled: Tensor, generator: torch.Generator, figure=torch.mean, level: float = 0.95) -> list[float]:
-    """Percentile interval of a figure of the rows, over rows and anchors drawn anew together; resampled [R, N]."""
+def bootstrap_interval(values: Tensor, resampled: Tensor, generator: torch.Generator, level: float = 0.95) -> list[float]:
+    """Basic bootstrap interval of the mean of values [N], over rows and anchors drawn anew together; resampled [R, N].
+
+    Basic and not percentile, because drawing a bank with replacement leaves it fewer anchors, and fewer anchors see less of a divergence."""
     rows = torch.randint(resampled.shape[1], resampled.shape, generator=generator)
-    found = torch.stack([figure(row) for row in resampled.gather(1, rows)])
-    return [found.quantile((1 - level) / 2).item(), found.quantile((1 + level) / 2).item()]
+    found, mean = resampled.gather(1, rows).mean(1), values.mean()
+    return [max(0.0, (2 * mean - found.quantile(each)).item()) for each in ((1 + level) / 2, (1 - level) / 2)]
 
 
 def largest_norm(bank: Tensor) -> float:
@@ -89,15 +91,22 @@ def largest_norm(bank: Tensor) -> float:
     return bank.double().norm(dim=-1).max().item()
 
 
-def translation_term(epsilon2: Tensor | float, c: float) -> Tensor:
-    """C sqrt(2 e2), which limits |h(y) - h(y*)|."""
-    return c * (2 * torch.as_tensor(epsilon2, dtype=torch.float64)).sqrt()
+def translation_term(epsilon2: Tensor | float, c: float, sharp: bool = False) -> Tensor:
+    """C sqrt(2 e2), which limits |h(y) - h(y*)|; sharp: or Bretagnolle and Huber's 2 C sqrt(1 - exp(-e2)), where that is less."""
+    epsilon2 = torch.as_tensor(epsilon2, dtype=torch.float64)
+    pinsker = (2 * epsilon2).sqrt()
+    return c * (torch.minimum(pinsker, 2 * (-torch.expm1(-epsilon2)).sqrt()) if sharp else pinsker)
 
 
-def deviation_bound(epsilon1: Term, epsilon2: Term, c: Term, blind: bool) -> Bound:
-    """Limit of |z - z*|; blind says that both epsilons compare x with the translation, and not with the perfect one (see above)."""
-    first, second = torch.as_tensor(epsilon1.value, dtype=torch.float64), translation_term(epsilon2.value, c.value)
-    return Bound(torch.hypot(first + second, second) if blind else first + second, word(epsilon1, epsilon2, c))
+def plain_bound(epsilon1: Term, epsilon2: Term, c: Term) -> Bound:
+    """METHOD's e1 + C sqrt(2 e2): limits |z - z*| where both epsilons are taken against the perfect translation."""
+    return Bound(torch.as_tensor(epsilon1.value, dtype=torch.float64) + translation_term(epsilon2.value, c.value), word(epsilon1, epsilon2, c))
+
+
+def blind_bound(epsilon1: Term, epsilon2: Term, c: Term) -> Bound:
+    """Limit of |z - z*| where both epsilons are taken against the translation that there is: sqrt((e1 + c)^2 + c^2) (ours, see above)."""
+    first, second = torch.as_tensor(epsilon1.value, dtype=torch.float64), translation_term(epsilon2.value, c.value, sharp=True)
+    return Bound(torch.hypot(first + second, second), word(epsilon1, epsilon2, c))
 
 
 # ---- the head -----------------------------------------------------------------------------------------------------------
@@ -134,8 +143,8 @@ def looseness(observed: Tensor, bound: Tensor) -> dict[str, float]:
     return quantiles(bound / torch.where(observed > ROUNDING, observed, torch.nan))
 
 
-def held_out_coverage(epsilon1: Tensor, epsilon2: Tensor, c: float, observed: Tensor, blind: bool, q: float, generator: torch.Generator) -> float:
-    """Coverage of the bound from the quantiles q of both epsilons over one half of the rows, on the other half; both ways. NaN for one row."""
+def held_out_coverage(epsilon1: Tensor, epsilon2: Tensor, c: float, observed: Tensor, bound, q: float, generator: torch.Generator) -> float:
+    """Coverage of the bound (plain_bound or blind_bound) from the quantiles q of both epsilons over one half of the rows, on the other half; both ways. NaN for one row."""
     order = torch.randperm(len(observed), generator=generator)
     halves = order[: len(order) // 2], order[len(order) // 2 :]
     if not len(halves[0]):
@@ -143,7 +152,7 @@ def held_out_coverage(epsilon1: Tensor, epsilon2: Tensor, c: float, observed: Te
     inside = 0.0
     for known, asked in (halves, halves[::-1]):
         terms = Term(quantile(epsilon1[known], q), True), Term(quantile(epsilon2[known], q), True), Term(c, False)
-        inside += coverage(observed[asked], deviation_bound(*terms, blind).value) * len(asked)
+        inside += coverage(observed[asked], bound(*terms).value) * len(asked)
     return inside / len(order)
 
 
