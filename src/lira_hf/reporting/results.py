@@ -1,20 +1,18 @@
-"""The one format of measuring commands, and the way to write it."""
+"""The one format of measuring commands, and where it is written."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
-from importlib.metadata import version
 from pathlib import Path
+
+from lira_hf.environment import environment
 
 
 def results(systems: dict, *, benchmark: str, model: str, seeds: list[int], revision: str | None = None, **more) -> dict:
     """The content of a results.json."""
-    environment = {name: version(name) for name in ("torch", "transformers", "datasets", "lira-hf")}
-    environment |= {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
     head = {"benchmark": benchmark, "metric": "ndcg@10", "model": model, "revision": revision, "seeds": seeds}
-    return {**head, "systems": systems, "environment": environment, **more}
+    return {**head, "systems": systems, "environment": environment(), **more}
 
 
 def write_json(path: Path, value: dict) -> None:
@@ -23,3 +21,8 @@ def write_json(path: Path, value: dict) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(part, path)
+
+
+def keep(found: dict, model_folder: str | Path, benchmark: str) -> None:
+    """Leaves a measurement of a model in its folder, MODEL/results/BENCHMARK.json, where its card is rendered from."""
+    write_json(Path(model_folder) / "results" / f"{benchmark}.json", found)

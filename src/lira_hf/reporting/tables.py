@@ -15,6 +15,7 @@ LABELS = {
     "lira": "LiRA",
 }
 
+METRICS = {"ndcg@10": "nDCG@10"}  # as a table calls them
 SHORT = {"encoding": "encod\ning", "romanised": "roman\nised"}  # headers of narrow columns
 
 
@@ -36,7 +37,7 @@ def rows(found: dict, slices: bool = False) -> tuple[list[str], list[list[str]]]
     for name, system in systems.items():
         cells = [cell(system, "slices" if slices else "languages", column) for column in columns]
         body.append([LABELS.get(name, name), cell(system, "average"), *cells])
-    return ["nDCG@10", "average", *columns], body
+    return [METRICS.get(found["metric"], found["metric"]), "average", *columns], body
 
 
 def print_table(found: dict) -> None:
@@ -49,7 +50,7 @@ def print_table(found: dict) -> None:
     for slices, title in ((False, "by language"), (True, "by query slice")):
         table = Table(title=f"{found['benchmark']}, {title}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         columns = list(next(iter(found["systems"].values()))["slices" if slices else "languages"])
-        for index, column in enumerate(["nDCG@10", *([] if slices else ["average"]), *columns]):
+        for index, column in enumerate([METRICS.get(found["metric"], found["metric"]), *([] if slices else ["average"]), *columns]):
             table.add_column(SHORT.get(column, column.replace("_", "\n")), justify="left" if index == 0 else "right", no_wrap=True)
         for name, system in found["systems"].items():
             values = system["slices" if slices else "languages"]
