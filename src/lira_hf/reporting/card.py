@@ -249,8 +249,8 @@ def certificate(found: dict | None) -> str:
     """What `lira-hf certify` says in its card rows."""
     if found is None:
         return "None was made for this model (`lira-hf certify`)."
-    header, *body = found["card"]
-    return table(header, body)
+    shown = found["card"]
+    return "\n\n".join([shown["title"], table(shown["header"], shown["rows"]), *shown["notes"]])
 
 
 def training(model: Published) -> str:
