@@ -1,22 +1,23 @@
 """`lira-hf certify`: how far a model's vectors can be from those of a perfect translation (METHOD "Theory"), measured.
 
-    OUTPUT/certificate.json
-      version, model, data, split, seed, environment
-      word            "certified" or "empirical": of the bound on |z - z*|
-      options         anchors, temperature, q, delta, edits, k, resamples
-      constants       c (largest norm of the anchors), l_at_q, l_spectral {base, sequence, sum, over_l_at_q, domain}
-      figures         for each entry of a group: [kind, how it came about]
-      constant_figures  the same for the constants
-      overall, languages {code: group}, slices {name: group}      the groups; see lira_hf.certificate.figures
-      assumptions     name, statement, holds, violated, of, worst
-      violations, verdicts    lines of text
-      card            title, header, rows (strings), notes: a table for a model card
-      temperatures    epsilon2 and the blind bound by temperature
-    OUTPUT/certificate.png
-    OUTPUT/measured         languages that are done, of a certificate that is not: it goes on with the next one"""
+OUTPUT/certificate.json
+  version, model, data, split, seed, environment
+  word            "certified" or "empirical": of the bound on ‖z - z*‖
+  options         anchors, temperature, q, delta, edits, k, resamples
+  constants       c (largest norm of the anchors), l_at_q, l_spectral {base, sequence, sum, over_l_at_q, domain}
+  figures         for each entry of a group: [kind, how it came about]
+  constant_figures  the same for the constants
+  overall, languages {code: group}, slices {name: group}      the groups; see lira_hf.certificate.figures
+  assumptions     name, statement, holds, violated, of, worst
+  violations, verdicts    lines of text
+  card            title, header, rows (strings), notes: a table for a model card
+  temperatures    epsilon2 and the blind bound by temperature
+OUTPUT/certificate.png
+OUTPUT/measured         languages that are done, of a certificate that is not: it goes on with the next one"""
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -29,15 +30,15 @@ from lira_hf.certificate.measuring import Measured, anchor_sentences, bank, fing
 from lira_hf.certificate.rendering import card, plot, print_certificate
 from lira_hf.certificate.spectral import Domain, SpectralBound, spectral_bound
 from lira_hf.collation import SPLITS, RetrievalData, read
-from lira_hf.evaluation.laz import load_model
 from lira_hf.languages import check_languages
+from lira_hf.modeling import LiraConfig, LiraForRetrieval, LiraProcessor
 from lira_hf.reporting import results, write_json
 
 VERSION = 1
 CONSTANTS = {
     "c": ("observed", "largest norm of the anchors' feature vectors, which are normalised as z is"),
-    "l_at_q": ("estimated", "quantile q of |f(z) - f(z')| / |z - z'| over all edits; no limit for inputs further apart than those"),
-    "l_spectral": ("certified", "from the spectral norms of LaSR, on the domain given: |f - f'| <= base |base - base'| + sequence max_i |token_i - token_i'|. Over what "
+    "l_at_q": ("estimated", "quantile q of ‖f(z) - f(z')‖ / ‖z - z'‖ over all edits; no limit for inputs further apart than those"),
+    "l_spectral": ("certified", "from the spectral norms of LaSR, on the domain given: ‖f - f'‖ <= base ‖base - base'‖ + sequence max_i ‖token_i - token_i'‖. Over what "
                                 "the head reads, frozen sentence vectors and bins, not over z, of which they are no function"),
 }  # fmt: skip
 
@@ -77,9 +78,7 @@ def certify(
     if split not in SPLITS:
         raise ValueError(f"split: {split!r} is not known; allowed: {', '.join(SPLITS)}")
     codes = check_languages(languages)
-    model, processor = load_model(model_folder)
-    if model.config.paths != "both":
-        raise ValueError(f"model: {str(model_folder)!r} reads the {model.config.paths} path only; a certificate compares both")
+    model, processor = opened(model_folder)
     temperature = model.config.contrast_temperature if temperature is None else temperature
     held_out = "test" if split == "validation" else "validation"
     data, others = ([retrieval(data_folder, code, each) for code in codes] for each in (split, held_out))
@@ -97,7 +96,7 @@ def certify(
     spectral = spectral_bound(model.lira.lasr.cpu(), domain)
     generator = torch.Generator().manual_seed(seed)
     rows = rows_of(parts, vectors, spectral, temperature, sorted({1, k}), resamples, generator)
-    head = results({}, benchmark=Path(data_folder).name, model=str(model_folder), seeds=[seed])
+    head = results({}, benchmark=data_name(data_folder), model=str(model_folder), seeds=[seed])
     found = {
         "version": VERSION, "model": head["model"], "revision": head["revision"], "data": head["benchmark"], "split": split, "seed": seed,
         "options": {"anchors": len(sentences), "anchor_split": held_out, "temperature": temperature, "q": q, "delta": delta, "edits": edits, "k": k,
@@ -121,6 +120,26 @@ def certify(
     return found
 
 
+def opened(name: str | Path) -> tuple[LiraForRetrieval, LiraProcessor]:
+    """Model and processor of a folder or Hub id. Raises ValueError where it is no LiRA model that reads both paths."""
+    try:
+        config = LiraConfig.get_config_dict(name)[0]
+    except OSError:
+        config = {}
+    if config.get("model_type") != "lira":
+        raise ValueError(f"model: {str(name)!r} is no LiRA model (it has no config.json with model_type lira)")
+    if config.get("paths", "both") != "both":
+        raise ValueError(f"model: {str(name)!r} reads the {config['paths']} path only; a certificate compares both")
+    return LiraForRetrieval.from_pretrained(name), LiraProcessor.from_pretrained(name)
+
+
+def data_name(folder: str | Path) -> str:
+    """What the data set is called: a built one says so itself, any other is known by its folder."""
+    record = Path(folder) / "build.json"
+    size = json.loads(record.read_text(encoding="utf-8")).get("size") if record.exists() else None
+    return Path(folder).name if size in (None, "imported") else f"LazRetrieval {size} (synthetic)"
+
+
 def retrieval(folder: str | Path, language: str, split: str) -> RetrievalData:
     """A language's split. Raises ValueError where it is not for retrieval."""
     part = read(folder, language, split)
@@ -130,17 +149,25 @@ def retrieval(folder: str | Path, language: str, split: str) -> RetrievalData:
 
 
 def rows_of(
-    parts: list[Measured], vectors: torch.Tensor, spectral: SpectralBound, temperature: float, ks: list[int], resamples: int, generator: torch.Generator
+    parts: list[Measured],
+    vectors: torch.Tensor,
+    spectral: SpectralBound,
+    temperature: float,
+    ks: list[int],
+    resamples: int,
+    generator: torch.Generator,
 ) -> Rows:
     """The figures of each row of all languages, language after language."""
     join = lambda name: torch.cat([getattr(part, name) for part in parts])  # noqa: E731
     embeddings, perfect = join("embeddings"), join("perfect_embeddings")
     radius = {k: torch.cat([theory.stability_radius(part.embeddings, part.products, k) for part in parts]) for k in ks}
+    scores = torch.cat([theory.score_deviation(part.embeddings, part.perfect_embeddings, part.products) for part in parts])
     unchanged = {k: torch.cat([theory.same_order(part.embeddings, part.perfect_embeddings, part.products, k) for part in parts]) for k in ks}
     return Rows(
         **anchored_rows(join("source"), join("target"), join("perfect"), vectors, temperature, resamples, generator),
         slopes=theory.local_lipschitz(embeddings, join("edited_embeddings"), join("z"), join("edited_inputs")),
         embedding_deviation=theory.distance(embeddings, perfect),
+        score_deviation=scores,
         limit=torch.cat([spectral.limit(*part.moved) for part in parts]),
         radii=radius,
         unchanged=unchanged,

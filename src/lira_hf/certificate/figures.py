@@ -16,17 +16,19 @@ from lira_hf.certificate.theory import ROUNDING, Term
 
 FIGURES = {
     "rows": ("observed", "queries measured"),
-    "epsilon1": ("observed", "quantiles over rows of |E_lr - E_en,a|, both normalised: x against the chosen translation"),
-    "epsilon1_reference": ("observed", "the same against the perfect translation: |g(x) - h(y*)|"),
+    "epsilon1": ("observed", "quantiles over rows of ‖E_lr - E_en,a‖, both normalised: x against the chosen translation"),
+    "epsilon1_reference": ("observed", "the same against the perfect translation: ‖g(x) - h(y*)‖"),
     "epsilon2": ("estimated", "KL in nats between the softmax of cos(E_lr, A) / temperature and that of cos(E_en,a, A) / temperature over a bank A of "
                               "English anchor sentences; `interval` is the 95 % basic bootstrap of the mean, rows and anchors drawn anew together"),
     "epsilon2_reference": ("estimated", "the same between the perfect and the chosen translation"),
-    "anchor_residual": ("observed", "|E_en,a - mean of the anchors under its softmax|: what the anchors cannot represent, and the theory takes to be 0"),
+    "anchor_residual": ("observed", "‖E_en,a - mean of the anchors under its softmax‖: what the anchors cannot represent, and the theory takes to be 0"),
     "unrelated": ("observed", "distance of E_lr to the perfect translation of another row, drawn by seed: what epsilon1 is to be compared with"),
     "nearer_than_unrelated": ("observed", "share of rows nearer to their own perfect translation than to that other one"),
-    "lipschitz": ("estimated", "|f(z) - f(z')| / |z - z'| over real edits of the query's or the translation's tokens, re-encoded: quantile q, and the largest"),
-    "deviation": ("observed", "|z - z*| with z* = [h(y*); h(y*)]"),
+    "lipschitz": ("estimated", "‖f(z) - f(z')‖ / ‖z - z'‖ over real edits of the query's or the translation's tokens, re-encoded: quantile q, and the largest"),
+    "deviation": ("observed", "‖z - z*‖ with z* = [h(y*); h(y*)]"),
     "embedding_deviation": ("observed", "distance between the embeddings from (x, y_a) and from (y*, y*)"),
+    "score_deviation": ("observed", "largest change of the score of any product, for the same two embeddings"),
+    "signal": ("observed", "Spearman's correlation over rows of bound_blind and deviation: whether the bound, which needs no perfect translation, orders rows by it"),
     "bound_blind": ("empirical", "sqrt((e1 + c)^2 + c^2), c = C min(sqrt(2 e2), 2 sqrt(1 - exp(-e2))), of each row's own epsilons; needs no perfect translation. `held_out_coverage`: of the bound "
                                  "from quantile q of the epsilons over one half of the rows, on the other half"),
     "bound_reference": ("empirical", "e1 + C sqrt(2 e2), both epsilons against the perfect translation"),
@@ -34,7 +36,7 @@ FIGURES = {
     "embedding_bound": ("empirical", "L at quantile q of all rows times bound_blind"),
     "embedding_limit": ("certified", "constants of the spectral norms times how far the head's inputs of (x, y_a) and (y*, y*) were observed to be apart; for these rows only"),
     "stability": ("observed", "share of queries whose order of the k best products cannot change, every margin being over twice the deviation: by embedding_bound "
-                              "(empirical), by embedding_limit (certified), by the observed embedding_deviation (observed); `unchanged` is the share "
+                              "(empirical), by embedding_limit (certified), by the observed embedding_deviation or score_deviation (observed); `unchanged` is the share "
                               "that has the same order with the perfect translation"),
 }  # fmt: skip
 
@@ -55,6 +57,7 @@ class Rows:
     translation_gap: Tensor
     deviation: Tensor
     embedding_deviation: Tensor
+    score_deviation: Tensor
     limit: Tensor
     radii: dict[int, Tensor]
     unchanged: dict[int, Tensor]
@@ -78,7 +81,7 @@ def anchored_rows(
 
 
 def bounds(rows: Rows, c: float) -> dict[str, theory.Bound]:
-    """The bounds on |z - z*| of each row, from its own terms; the anchors make the epsilons of translation estimates, whatever they are."""
+    """The bounds on ‖z - z*‖ of each row, from its own terms; the anchors make the epsilons of translation estimates, whatever they are."""
     blind = Term(rows.epsilon1, False), Term(rows.epsilon2, True), Term(c, False)
     reference = Term(rows.epsilon1_reference, False), Term(rows.epsilon2_reference, True), Term(c, False)
     return {"bound_blind": theory.blind_bound(*blind), "bound_reference": theory.plain_bound(*reference), "bound_plain": theory.plain_bound(*blind)}
@@ -97,18 +100,20 @@ def group(rows: Rows, index: Tensor, c: float, slope: float, q: float, generator
     found["nearer_than_unrelated"] = (take("epsilon1_reference") < take("unrelated")).double().mean().item()
     slopes = take("slopes")
     found["lipschitz"] = {"at_q": theory.quantile(slopes, q), "max": theory.quantile(slopes, 1.0), "edits": int((~slopes.isnan()).sum())}
-    for name in ("deviation", "embedding_deviation"):
+    for name in ("deviation", "embedding_deviation", "score_deviation"):
         found[name] = theory.quantiles(take(name))
     limits = bounds(rows, c)
     for name, bound in limits.items():
         found[name] = against(take("deviation"), bound.value[index], theory.LARGEST["deviation"])
+    found["signal"] = theory.rank_correlation(limits["bound_blind"].value[index], take("deviation"))
     held = functools.partial(theory.held_out_coverage, c=c, observed=take("deviation"), q=q, generator=generator)
     found["bound_blind"]["held_out_coverage"] = held(take("epsilon1"), take("epsilon2"), bound=theory.blind_bound)
     found["bound_reference"]["held_out_coverage"] = held(take("epsilon1_reference"), take("epsilon2_reference"), bound=theory.plain_bound)
     moves = {"embedding_bound": slope * limits["bound_blind"].value[index], "embedding_limit": take("limit")}
     for name, limit in moves.items():
         found[name] = against(take("embedding_deviation"), limit, theory.LARGEST["embedding"])
-    reach = {"empirical": moves["embedding_bound"], "certified": moves["embedding_limit"], "observed": take("embedding_deviation")}
+    reach = {"empirical": moves["embedding_bound"], "certified": moves["embedding_limit"], "observed": take("embedding_deviation"),
+             "observed_scores": take("score_deviation")}  # fmt: skip
     found["stability"] = {
         str(k): {name: (rows.radii[k][index] > far).double().mean().item() for name, far in reach.items()}
         | {"unchanged": rows.unchanged[k][index].double().mean().item()}
@@ -160,15 +165,15 @@ def assumptions(rows: Rows, bank: Tensor, c: float, slope: float) -> list[dict]:
     return [
         check("largest_norm", "no anchor's feature vector is longer than C", bank.double().norm(dim=-1), c),
         check(
-            "anchors", "the anchors represent what sets y apart from y*: |h(y) - h(y*)| <= c of KL(y*, y)", rows.translation_gap,
+            "anchors", "the anchors represent what sets y apart from y*: ‖h(y) - h(y*)‖ <= c of KL(y*, y)", rows.translation_gap,
             theory.translation_term(rows.epsilon2_reference, c, sharp=True),
         ),
         check(
-            "text_for_perfect", "p(s|x) can stand for p(s|y*): |h(y) - h(y*)| <= c of KL(x, y)", rows.translation_gap,
+            "text_for_perfect", "p(s|x) can stand for p(s|y*): ‖h(y) - h(y*)‖ <= c of KL(x, y)", rows.translation_gap,
             theory.translation_term(rows.epsilon2, c, sharp=True),
         ),
-        check("lipschitz", "L, from edits of a few tokens, holds as far as z*: |f(z) - f(z*)| <= L |z - z*|", rows.embedding_deviation, slope * rows.deviation),
-        check("spectral", "the spectral limit holds: |f - f*| is at most embedding_limit", rows.embedding_deviation, rows.limit),
+        check("lipschitz", "L, from edits of a few tokens, holds as far as z*: ‖f(z) - f(z*)‖ <= L ‖z - z*‖", rows.embedding_deviation, slope * rows.deviation),
+        check("spectral", "the spectral limit holds: ‖f - f*‖ is at most embedding_limit", rows.embedding_deviation, rows.limit),
     ]  # fmt: skip
 
 
@@ -188,15 +193,23 @@ def verdicts(figures: dict, slope: float, q: float) -> list[str]:
     lines.append(
         f"epsilon1: half of the rows are within {near['p50']:.2f} of their translation, 95 % within {near['p95']:.2f}; unrelated rows are {figures['unrelated']['p50']:.2f} "
         f"apart, the nearest 5 % of them {figures['unrelated']['p5']:.2f}: "
-        + ("it tells translations from unrelated text" if near["p95"] < figures["unrelated"]["p5"] else "its tail reaches as far as unrelated text does")
+        + (
+            "it tells translations from unrelated text"
+            if near["p95"] < figures["unrelated"]["p5"]
+            else "its tail reaches as far as unrelated text does"
+        )
     )
     for name, what, largest in (
-        ("bound_blind", "the empirical bound on |z - z*|", theory.LARGEST["deviation"]),
+        ("bound_blind", "the empirical bound on ‖z - z*‖", theory.LARGEST["deviation"]),
         ("embedding_bound", f"the empirical bound on the embedding, L = {slope:.2f} at q = {q:g}", theory.LARGEST["embedding"]),
         ("embedding_limit", "the certified limit on the embedding", theory.LARGEST["embedding"]),
     ):
         one = figures[name]
         share = f"{100 * one['vacuous']:.1f} % of the rows"
         said = f"vacuous: the bound exceeds the largest possible distance {largest:.3g} for {share}" if one["vacuous"] else "not vacuous for any row"
-        lines.append(f"{what}: {one['p50']:.3g} at the median, {one['looseness']['p50']:.3g} times what is observed, covers {100 * one['coverage']:.1f} %; {said}")
+        lines.append(
+            f"{what}: {one['p50']:.3g} at the median, {one['looseness']['p50']:.3g} times what is observed, covers {100 * one['coverage']:.1f} %; {said}"
+        )
+    if figures["signal"] is not None:
+        lines.append(f"as an order of rows, the empirical bound correlates with the deviation at {figures['signal']:.2f} (Spearman)")
     return lines

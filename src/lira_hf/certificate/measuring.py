@@ -147,7 +147,9 @@ def edited(rows: list[Row], processor: LiraProcessor, edits: int, delta: int, dr
     tokenizers = processor.tokenizer, processor.english_tokenizer
     sides = [row.text for row in rows], [row.translations[0] for row in rows]
     read = [[pieces(tokenizer, text) for text in texts] for tokenizer, texts in zip(tokenizers, sides, strict=True)]
-    known = [sorted({piece for one, spans in zip(texts, side, strict=True) for piece in cut(one, spans)}) for texts, side in zip(sides, read, strict=True)]
+    known = [
+        sorted({piece for one, spans in zip(texts, side, strict=True) for piece in cut(one, spans)}) for texts, side in zip(sides, read, strict=True)
+    ]
     found, there = [], torch.zeros(len(rows), edits, dtype=torch.bool)
     for i, row in enumerate(rows):
         for e in range(edits):
@@ -213,4 +215,3 @@ def bank(model: LiraForRetrieval, processor: LiraProcessor, sentences: list[str]
     rows = [Row(sentence, [sentence], [None], "und", "query") for sentence in sentences]
     with tqdm(total=len(rows), desc="anchors", unit=" rows", disable=not show_progress_bar) as bar:
         return passed(model, processor, rows, Domain(), batch_size, bar).target
-

@@ -6,9 +6,16 @@ from pathlib import Path
 
 COLUMNS = {
     "rows": ("rows",), "ε₁ p50": ("epsilon1", "p50"), "ε₁ p95": ("epsilon1", "p95"), "ε₁ max": ("epsilon1", "max"), "ε₂ mean": ("epsilon2", "mean"),
-    "L": ("lipschitz", "at_q"), "|z−z*| p95": ("deviation", "p95"), "bound p95": ("bound_blind", "p95"), "inside %": ("bound_blind", "coverage"),
-    "bound / |z−z*|": ("bound_blind", "looseness", "p50"), "vacuous %": ("bound_blind", "vacuous"),
+    "L": ("lipschitz", "at_q"), "‖z−z*‖ p95": ("deviation", "p95"), "bound p95": ("bound_blind", "p95"), "inside %": ("bound_blind", "coverage"),
+    "bound / ‖z−z*‖": ("bound_blind", "looseness", "p50"), "vacuous %": ("bound_blind", "vacuous"),
 }  # fmt: skip
+
+LEGEND = (
+    "ε₁ and ε₂: distance and divergence of a text and its chosen translation; L: how far the embedding moves for an edit; ‖z−z*‖: deviation from the perfect "
+    "translation, really observed; bound: what limits it by ε₁ and ε₂ alone, `inside` the share of rows within it, `vacuous` the share where it is beyond the "
+    "largest possible distance; order: Spearman's correlation of bound and deviation; stable, same: queries whose best products cannot change by the bound, and "
+    "do not change, when the translation becomes perfect."
+)
 
 
 def cell(value: float | int, column: str) -> str:
@@ -21,6 +28,7 @@ def cell(value: float | int, column: str) -> str:
 def card(certificate: dict) -> dict:
     """{"title", "header", "rows", "notes"}: a table of strings, a row for all, each language and each slice, and the lines below it."""
     columns = dict(COLUMNS)
+    columns["order"] = ("signal",)
     for k in certificate["overall"]["stability"]:
         columns |= {f"top {k} stable %": ("stability", k, "empirical"), f"top {k} same %": ("stability", k, "unchanged")}
     groups = {"all": certificate["overall"]} | certificate["languages"] | certificate["slices"]
@@ -33,8 +41,13 @@ def card(certificate: dict) -> dict:
                 value = value[key]
             cells.append(cell(value, column) if value is not None else "–")
         rows.append(cells)
-    notes = [*certificate["verdicts"], *certificate["violations"]]
-    return {"title": f"Certificate ({certificate['word']}), {certificate['data']}, {certificate['split']}", "header": ["", *columns], "rows": rows, "notes": notes}
+    notes = [LEGEND, *certificate["verdicts"], *certificate["violations"]]
+    return {
+        "title": f"Certificate, {certificate['word']}: {certificate['data']}, {certificate['split']}",
+        "header": ["", *columns],
+        "rows": rows,
+        "notes": notes,
+    }
 
 
 def print_certificate(certificate: dict) -> None:
@@ -44,7 +57,7 @@ def print_certificate(certificate: dict) -> None:
     from rich.table import Table
 
     shown, console = certificate["card"], Console()
-    middle = shown["header"].index("|z−z*| p95")
+    middle = shown["header"].index("bound p95")
     for columns in (range(1, middle), range(middle, len(shown["header"]))):  # two tables of 80 columns
         table = Table(title=shown["title"] if columns[0] == 1 else None, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for index in (0, *columns):
@@ -76,13 +89,15 @@ def plot(certificate: dict, rows: dict[str, list[tuple[float, float]]], path: Pa
     left.axhline(len(certificate["slices"]) - 0.5, color="#8d99a6", linewidth=0.8)
     left.grid(axis="x", color="#e3e7ea")
     for (name, points), marker in zip(rows.items(), "osD^v<>PhX", strict=False):
-        right.plot(*zip(*points, strict=True), marker, markersize=4, markerfacecolor="none", markeredgewidth=0.7, color="#333333", alpha=0.6, label=name)
+        right.plot(
+            *zip(*points, strict=True), marker, markersize=4, markerfacecolor="none", markeredgewidth=0.7, color="#333333", alpha=0.6, label=name
+        )
     furthest = max(value for points in rows.values() for pair in points for value in pair) * 1.03
     right.plot([0, furthest], [0, furthest], color="black", linewidth=1.2, label="observed = bound")
     largest = 2 * 2**0.5
     if furthest > largest:
         right.axvline(largest, color="black", linestyle="--", linewidth=1, label="vacuous to the right")
-    right.set(xlim=(0, furthest), ylim=(0, None), xlabel="bound of the row (blind)", ylabel="observed |z − z*|")
+    right.set(xlim=(0, furthest), ylim=(0, None), xlabel="bound of the row (blind)", ylabel="observed ‖z − z*‖")
     right.set_title(f"observed deviation against the {certificate['word']} bound", loc="left")
     for axis in (left, right):
         axis.set_axisbelow(True)

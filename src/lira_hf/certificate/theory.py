@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from scipy.stats import spearmanr
 from torch import Tensor
 
 LARGEST = {"deviation": 2 * math.sqrt(2), "embedding": 2.0}  # of two unit vectors on each side, and of unit embeddings
@@ -156,6 +157,13 @@ def held_out_coverage(epsilon1: Tensor, epsilon2: Tensor, c: float, observed: Te
     return inside / len(order)
 
 
+def rank_correlation(bound: Tensor, observed: Tensor) -> float | None:
+    """Spearman's, -1 to 1; None where either is constant or there are fewer than three rows."""
+    if len(bound) < 3 or bound.min() == bound.max() or observed.min() == observed.max():
+        return None
+    return float(spearmanr(bound.numpy(), observed.numpy()).statistic)
+
+
 # ---- rank stability -------------------------------------------------------------------------------------------------------
 
 
@@ -168,6 +176,11 @@ def stability_radius(queries: Tensor, products: Tensor, k: int) -> Tensor:
     best = (queries.double() @ products.double().T).topk(min(k + 1, len(products)), dim=-1).values  # [N, k + 1]
     margins = best[:, :-1] - best[:, 1:]
     return margins.amin(-1) / 2 if margins.shape[1] else torch.full((len(queries),), torch.inf, dtype=torch.float64)
+
+
+def score_deviation(queries: Tensor, others: Tensor, products: Tensor) -> Tensor:
+    """The largest change of any product's score [N]; it is at most the embedding's deviation, products being unit vectors."""
+    return ((queries - others).double() @ products.double().T).abs().amax(-1)
 
 
 def same_order(queries: Tensor, others: Tensor, products: Tensor, k: int) -> Tensor:

@@ -105,10 +105,16 @@ def first_accuracies(found: dict) -> str:
     return ", ".join(f"`{name}` {value:.1f}" for name, value in (alone | trained).items()) + "."
 
 
+def certificate(found: dict) -> str:
+    """The table and the lines of a certificate."""
+    shown = found["card"]
+    return "\n\n".join([f"{shown['title']}.", table(shown["header"], shown["rows"]), "\n".join(f"- {line}" for line in shown["notes"])])
+
+
 RENDERED = {  # place in the document: the file it is rendered from, and how
     "results": ("quickstart", markdown), "slices": ("quickstart", functools.partial(markdown, slices=True)), "mega": ("mega", rate),
     "features": ("features", gain), "queues": ("queues", queues), "anchoring": ("anchoring", readings), "ranking": ("ranking", correlations),
-    "reasoning": ("reasoning", accuracies), "reasoning-first": ("reasoning_first", first_accuracies),
+    "reasoning": ("reasoning", accuracies), "reasoning-first": ("reasoning_first", first_accuracies), "certificate": ("certificate", certificate),
 }  # fmt: skip
 
 
