@@ -34,6 +34,8 @@ def test_help_imports_nothing_heavy():
         (["train", "no-such.yaml"], "no-such.yaml: cannot be read"),
         (["evaluate", "no-model", "--data", "no-data"], "'no-model' is no LiRA model"),
         (["evaluate", "no-model", "--data", "no-data", "--benchmark", "mteb"], "benchmark: 'mteb'"),
+        (["certify", "no-model", "--data", "no-data", "--output", "x"], "'no-model' is no LiRA model"),
+        (["certify", "no-model", "--data", "no-data", "--output", "x", "--anchors", "1"], "--anchors"),
         (["quickstart", "--seeds", "0"], "--seeds"),
         (["quickstart", "--english", "somewhere"], "multilingual: missing"),
         (["frobnicate"], "frobnicate"),

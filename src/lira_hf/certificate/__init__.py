@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from lira_hf.certificate import theory
-from lira_hf.certificate.figures import FIGURES, Rows, anchored_rows, assumptions, bounds, by_temperature, group, verdicts, violations
+from lira_hf.certificate.figures import FIGURES, Rows, anchored_rows, assumptions, bounds, by_temperature, group, temperatures, verdicts, violations
 from lira_hf.certificate.measuring import Measured, anchor_sentences, bank, fingerprint, kept, measure
 from lira_hf.certificate.rendering import card, plot, print_certificate
 from lira_hf.certificate.spectral import Domain, SpectralBound, spectral_bound
@@ -38,9 +38,12 @@ VERSION = 1
 CONSTANTS = {
     "c": ("observed", "largest norm of the anchors' feature vectors, which are normalised as z is"),
     "l_at_q": ("estimated", "quantile q of ‖f(z) - f(z')‖ / ‖z - z'‖ over all edits; no limit for inputs further apart than those"),
-    "l_spectral": ("certified", "from the spectral norms of LaSR, on the domain given: ‖f - f'‖ <= base ‖base - base'‖ + sequence max_i ‖token_i - token_i'‖. Over what "
-                                "the head reads, frozen sentence vectors and bins, not over z, of which they are no function"),
-}  # fmt: skip
+    "l_spectral": (
+        "certified",
+        "from the spectral norms of LaSR, on the domain given: ‖f - f'‖ <= base ‖base - base'‖ + sequence max_i ‖token_i - token_i'‖."
+        " Over what the head reads, frozen sentence vectors and bins, not over z, of which they are no function",
+    ),
+}
 
 
 def certify(
@@ -96,16 +99,18 @@ def certify(
     spectral = spectral_bound(model.lira.lasr.cpu(), domain)
     generator = torch.Generator().manual_seed(seed)
     rows = rows_of(parts, vectors, spectral, temperature, sorted({1, k}), resamples, generator)
+    codes_of_rows = [part.language for part in parts for _ in part.slices]
     head = results({}, benchmark=data_name(data_folder), model=str(model_folder), seeds=[seed])
     found = {
         "version": VERSION, "model": head["model"], "revision": head["revision"], "data": head["benchmark"], "split": split, "seed": seed,
         "options": {"anchors": len(sentences), "anchor_split": held_out, "temperature": temperature, "q": q, "delta": delta, "edits": edits, "k": k,
                     "resamples": resamples},
-        **certificate(rows, [part.language for part in parts for _ in part.slices], [names for part in parts for names in part.slices], vectors, spectral, q, generator),
+        **certificate(rows, codes_of_rows, [names for part in parts for names in part.slices], vectors, spectral, q, generator),
         "temperatures": by_temperature(*(torch.cat([getattr(part, name) for part in parts]) for name in ("source", "target", "perfect")), vectors,
                                        [temperature * factor for factor in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)]),
         "environment": head["environment"],
     }  # fmt: skip
+    found["verdicts"].append(temperatures(found["temperatures"]))
     found = finite(found)
     found["card"] = card(found)
     write_json(Path(output) / "certificate.json", found)
@@ -179,9 +184,12 @@ def certificate(
 ) -> dict:
     """All that a certificate says about rows of these languages and slices, by the bank `vectors`."""
     c, slope = theory.largest_norm(vectors), theory.quantile(rows.slopes, q)
-    places = lambda chosen: torch.tensor([i for i in range(len(languages)) if chosen(i)])  # noqa: E731
-    figures = lambda index: group(rows, index, c, slope, q, generator)  # noqa: E731
-    overall, assumed = figures(places(lambda i: True)), assumptions(rows, vectors, c, slope)
+    if math.isnan(slope):
+        slope = math.inf  # no edit was found, and nothing is known of L
+    figures = lambda chosen: group(rows, torch.tensor(chosen), c, slope, q, generator)  # noqa: E731
+    by_language = {code: [i for i, own in enumerate(languages) if own == code] for code in dict.fromkeys(languages)}
+    by_slice = {name: [i for i, own in enumerate(slices) if name in own] for name in sorted({name for names in slices for name in names})}
+    overall, assumed = figures(range(len(languages))), assumptions(rows, vectors, c, slope)
     total = spectral.base + spectral.sequence
     limit = {"base": spectral.base, "sequence": spectral.sequence, "sum": total, "over_l_at_q": total / slope, "domain": spectral.domain}
     return {
@@ -190,8 +198,8 @@ def certificate(
         "constant_figures": CONSTANTS,
         "figures": FIGURES,
         "overall": overall,
-        "languages": {code: figures(places(lambda i: languages[i] == code)) for code in dict.fromkeys(languages)},
-        "slices": {name: figures(places(lambda i: name in slices[i])) for name in sorted({name for names in slices for name in names})},
+        "languages": {code: figures(chosen) for code, chosen in by_language.items()},
+        "slices": {name: figures(chosen) for name, chosen in by_slice.items()},
         "assumptions": assumed,
         "violations": violations(assumed),
         "verdicts": verdicts(overall, slope, q),

@@ -18,27 +18,48 @@ FIGURES = {
     "rows": ("observed", "queries measured"),
     "epsilon1": ("observed", "quantiles over rows of ‖E_lr - E_en,a‖, both normalised: x against the chosen translation"),
     "epsilon1_reference": ("observed", "the same against the perfect translation: ‖g(x) - h(y*)‖"),
-    "epsilon2": ("estimated", "KL in nats between the softmax of cos(E_lr, A) / temperature and that of cos(E_en,a, A) / temperature over a bank A of "
-                              "English anchor sentences; `interval` is the 95 % basic bootstrap of the mean, rows and anchors drawn anew together"),
+    "epsilon2": (
+        "estimated",
+        "KL in nats between the softmax of cos(E_lr, A) / temperature and that of cos(E_en,a, A) / temperature over a bank A of "
+        "English anchor sentences; `interval` is the 95 % basic bootstrap of the mean, rows and anchors drawn anew together",
+    ),
     "epsilon2_reference": ("estimated", "the same between the perfect and the chosen translation"),
-    "anchor_residual": ("observed", "‖E_en,a - mean of the anchors under its softmax‖: what the anchors cannot represent, and the theory takes to be 0"),
+    "anchor_residual": (
+        "observed",
+        "‖E_en,a - mean of the anchors under its softmax‖: what the anchors cannot represent, and the theory takes to be 0",
+    ),
     "unrelated": ("observed", "distance of E_lr to the perfect translation of another row, drawn by seed: what epsilon1 is to be compared with"),
     "nearer_than_unrelated": ("observed", "share of rows nearer to their own perfect translation than to that other one"),
-    "lipschitz": ("estimated", "‖f(z) - f(z')‖ / ‖z - z'‖ over real edits of the query's or the translation's tokens, re-encoded: quantile q, and the largest"),
+    "lipschitz": (
+        "estimated",
+        "‖f(z) - f(z')‖ / ‖z - z'‖ over real edits of the query's or the translation's tokens, re-encoded: quantile q, and the largest",
+    ),
     "deviation": ("observed", "‖z - z*‖ with z* = [h(y*); h(y*)]"),
     "embedding_deviation": ("observed", "distance between the embeddings from (x, y_a) and from (y*, y*)"),
     "score_deviation": ("observed", "largest change of the score of any product, for the same two embeddings"),
-    "signal": ("observed", "Spearman's correlation over rows of bound_blind and deviation: whether the bound, which needs no perfect translation, orders rows by it"),
-    "bound_blind": ("empirical", "sqrt((e1 + c)^2 + c^2), c = C min(sqrt(2 e2), 2 sqrt(1 - exp(-e2))), of each row's own epsilons; needs no perfect translation. `held_out_coverage`: of the bound "
-                                 "from quantile q of the epsilons over one half of the rows, on the other half"),
+    "signal": (
+        "observed",
+        "Spearman's correlation over rows of bound_blind and deviation: whether the bound, which needs no perfect translation, orders rows by it",
+    ),
+    "bound_blind": (
+        "empirical",
+        "sqrt((e1 + c)^2 + c^2), c = C min(sqrt(2 e2), 2 sqrt(1 - exp(-e2))), of each row's own epsilons; needs no perfect "
+        "translation. `held_out_coverage`: of the bound from quantile q of the epsilons over one half of the rows, on the other half",
+    ),
     "bound_reference": ("empirical", "e1 + C sqrt(2 e2), both epsilons against the perfect translation"),
     "bound_plain": ("empirical", "METHOD's e1 + C sqrt(2 e2) of the blind epsilons; not a limit even where the assumptions hold"),
     "embedding_bound": ("empirical", "L at quantile q of all rows times bound_blind"),
-    "embedding_limit": ("certified", "constants of the spectral norms times how far the head's inputs of (x, y_a) and (y*, y*) were observed to be apart; for these rows only"),
-    "stability": ("observed", "share of queries whose order of the k best products cannot change, every margin being over twice the deviation: by embedding_bound "
-                              "(empirical), by embedding_limit (certified), by the observed embedding_deviation or score_deviation (observed); `unchanged` is the share "
-                              "that has the same order with the perfect translation"),
-}  # fmt: skip
+    "embedding_limit": (
+        "certified",
+        "constants of the spectral norms times how far the head's inputs of (x, y_a) and (y*, y*) were observed to be apart; for these rows only",
+    ),
+    "stability": (
+        "observed",
+        "share of queries whose order of the k best products cannot change, every margin being over twice the deviation: by "
+        "embedding_bound (empirical), by embedding_limit (certified), by the observed embedding_deviation or score_deviation "
+        "(observed); `unchanged` is the share that has the same order with the perfect translation",
+    ),
+}
 
 
 @dataclass
@@ -172,7 +193,10 @@ def assumptions(rows: Rows, bank: Tensor, c: float, slope: float) -> list[dict]:
             "text_for_perfect", "p(s|x) can stand for p(s|y*): ‖h(y) - h(y*)‖ <= c of KL(x, y)", rows.translation_gap,
             theory.translation_term(rows.epsilon2, c, sharp=True),
         ),
-        check("lipschitz", "L, from edits of a few tokens, holds as far as z*: ‖f(z) - f(z*)‖ <= L ‖z - z*‖", rows.embedding_deviation, slope * rows.deviation),
+        check(
+            "lipschitz", "L, from edits of a few tokens, holds as far as z*: ‖f(z) - f(z*)‖ <= L ‖z - z*‖", rows.embedding_deviation,
+            slope * rows.deviation,
+        ),
         check("spectral", "the spectral limit holds: ‖f - f*‖ is at most embedding_limit", rows.embedding_deviation, rows.limit),
     ]  # fmt: skip
 
@@ -189,16 +213,12 @@ def violations(found: list[dict]) -> list[str]:
 
 def verdicts(figures: dict, slope: float, q: float) -> list[str]:
     """What the figures of a group mean, in words."""
-    lines, near = [], figures["epsilon1"]
-    lines.append(
-        f"epsilon1: half of the rows are within {near['p50']:.2f} of their translation, 95 % within {near['p95']:.2f}; unrelated rows are {figures['unrelated']['p50']:.2f} "
-        f"apart, the nearest 5 % of them {figures['unrelated']['p5']:.2f}: "
-        + (
-            "it tells translations from unrelated text"
-            if near["p95"] < figures["unrelated"]["p5"]
-            else "its tail reaches as far as unrelated text does"
-        )
-    )
+    near, far = figures["epsilon1"], figures["unrelated"]
+    told = "tells translations from unrelated text" if near["p95"] < far["p5"] else "does not always tell a translation from unrelated text"
+    lines = [
+        f"epsilon1: half of the rows are within {near['p50']:.2f} of their translation, 95 % within {near['p95']:.2f}; unrelated rows are {far['p50']:.2f} "
+        f"apart, the nearest 5 % of them within {far['p5']:.2f}: it {told} ({100 * figures['nearer_than_unrelated']:.1f} % of the rows are nearer to their own)"
+    ]
     for name, what, largest in (
         ("bound_blind", "the empirical bound on ‖z - z*‖", theory.LARGEST["deviation"]),
         ("embedding_bound", f"the empirical bound on the embedding, L = {slope:.2f} at q = {q:g}", theory.LARGEST["embedding"]),
@@ -213,3 +233,9 @@ def verdicts(figures: dict, slope: float, q: float) -> list[str]:
     if figures["signal"] is not None:
         lines.append(f"as an order of rows, the empirical bound correlates with the deviation at {figures['signal']:.2f} (Spearman)")
     return lines
+
+
+def temperatures(found: list[dict]) -> str:
+    """How much by_temperature says the bound hangs on the temperature, in words."""
+    each = (f"{one['temperature']:.2g}: {100 * one['bound_blind']['vacuous']:.1f} and {100 * one['anchors_fail']:.1f} %" for one in found)
+    return f"rows with a vacuous bound, and rows on which the anchors fail, by temperature: {'; '.join(each)}"

@@ -11,10 +11,10 @@ COLUMNS = {
 }  # fmt: skip
 
 LEGEND = (
-    "ε₁ and ε₂: distance and divergence of a text and its chosen translation; L: how far the embedding moves for an edit; ‖z−z*‖: deviation from the perfect "
-    "translation, really observed; bound: what limits it by ε₁ and ε₂ alone, `inside` the share of rows within it, `vacuous` the share where it is beyond the "
-    "largest possible distance; order: Spearman's correlation of bound and deviation; stable, same: queries whose best products cannot change by the bound, and "
-    "do not change, when the translation becomes perfect."
+    "ε₁ and ε₂: distance and divergence of a text and its chosen translation; L: how far the embedding moves for an edit; ‖z−z*‖: deviation "
+    "from the perfect translation, really observed; bound: what limits it by ε₁ and ε₂ alone, `inside` the share of rows within it, `vacuous` "
+    "the share where it is beyond the largest possible distance; order: Spearman's correlation of bound and deviation; stable, same: queries "
+    "whose best products cannot change by the bound, and do not change, when the translation becomes perfect."
 )
 
 
@@ -57,9 +57,10 @@ def print_certificate(certificate: dict) -> None:
     from rich.table import Table
 
     shown, console = certificate["card"], Console()
-    middle = shown["header"].index("bound p95")
+    middle = shown["header"].index("inside %")
+    console.print(shown["title"], highlight=False, soft_wrap=True, style="bold")
     for columns in (range(1, middle), range(middle, len(shown["header"]))):  # two tables of 80 columns
-        table = Table(title=shown["title"] if columns[0] == 1 else None, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for index in (0, *columns):
             table.add_column(shown["header"][index].replace(" ", "\n"), justify="right" if index else "left", no_wrap=True)
         for row in shown["rows"]:

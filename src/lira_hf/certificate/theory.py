@@ -145,7 +145,8 @@ def looseness(observed: Tensor, bound: Tensor) -> dict[str, float]:
 
 
 def held_out_coverage(epsilon1: Tensor, epsilon2: Tensor, c: float, observed: Tensor, bound, q: float, generator: torch.Generator) -> float:
-    """Coverage of the bound (plain_bound or blind_bound) from the quantiles q of both epsilons over one half of the rows, on the other half; both ways. NaN for one row."""
+    """Coverage of the bound (plain_bound or blind_bound) from the quantiles q of both epsilons over one half of the rows, on the other half;
+    both ways. NaN for one row."""
     order = torch.randperm(len(observed), generator=generator)
     halves = order[: len(order) // 2], order[len(order) // 2 :]
     if not len(halves[0]):
