@@ -2,12 +2,17 @@
 
 import json
 import math
+import random
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from small_backbones import SMALL, stirred
+from small_data import cut
 
+import lira_hf.certificate as package
 from lira_hf import LiraForRetrieval
 from lira_hf.certificate import certificate, certify, theory
 from lira_hf.certificate.figures import FIGURES, Rows, anchored_rows, by_temperature
@@ -242,11 +247,11 @@ def constructed(jump: float = 0.0, missing: bool = False, rows: int = 60):
 
     jump: of the head's output, beyond all edits. missing: the chosen translations differ in a direction that no anchor has."""
     bank = torch.eye(3, dtype=torch.float64)[:2]
-    weight = torch.rand(2, rows, 1, generator=generator(20), dtype=torch.float64)
+    weight = 0.35 + 0.3 * torch.rand(2, rows, 1, generator=generator(20), dtype=torch.float64)
     chosen, perfect = (F.normalize(torch.cat([w, 1 - w, torch.zeros(rows, 1)], -1), dim=-1) for w in weight)
     if missing:
         chosen = F.normalize(perfect + torch.tensor([0.0, 0.0, 1.0]), dim=-1)
-    source = F.normalize(perfect + 0.1 * unit(rows, 3, seed=21), dim=-1)
+    source = F.normalize(perfect + torch.tensor([0.0, 0.0, 0.1]), dim=-1)  # p(s|x) stays nearly that of y*
     z, perfect_z = torch.cat([source, chosen], -1), torch.cat([perfect, perfect], -1)
     edits = z[:, None] + 0.01 * unit(rows, 4, 6, seed=22)
     moved = torch.cat([2 * perfect_z, torch.full((rows, 1), jump)], -1)
@@ -328,22 +333,19 @@ def folder(backbones, processor, stage_data, tmp_path_factory):
     place = tmp_path_factory.mktemp("certified")
     stirred(LiraForRetrieval.from_backbones(backbones["xlm-r"], backbones["bert"], **SMALL)).save_pretrained(place)
     processor.save_pretrained(place)
-    return place, stage_data("retrieval")
+    return place, cut(Path(stage_data("retrieval")), tmp_path_factory.mktemp("rows") / "id", ["id"])
 
 
 @pytest.mark.parametrize("delta", [1, 3])
 def test_edits_are_within_delta_tokens_and_never_none(processor, folder, delta):
-    import random
-    from dataclasses import replace
-
-    rows = [replace(query.row, translations=query.row.translations[:1], scores=[None]) for query in read(folder[1], "th", "test").queries]
+    rows = [replace(query.row, translations=query.row.translations[:1], scores=[None]) for query in read(folder[1], "id", "test").queries]
     found, there = edited(rows, processor, 4, delta, random.Random(0))
     assert there.double().mean() > 0.9 and len(found) == there.sum()
     ids = lambda tokenizer, text: tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
     for (i, _), new in zip(there.nonzero().tolist(), found, strict=True):
         text = token_edits(ids(processor.tokenizer, rows[i].text), ids(processor.tokenizer, new.text))
         translation = token_edits(ids(processor.english_tokenizer, rows[i].translations[0]), ids(processor.english_tokenizer, new.translations[0]))
-        assert sorted([text, translation])[0] == 0 and 1 <= text + translation <= delta
+        assert min(text, translation) == 0 and 1 <= text + translation <= delta
 
 
 def leaves(value, path=()):
@@ -356,11 +358,11 @@ def leaves(value, path=()):
 
 def test_a_models_certificate(folder, tmp_path, capsys):
     model, data = folder
-    options = {"languages": [read(data, "th", "test").language], "anchors": 30, "edits": 2, "k": 3, "resamples": 20, "show_progress_bar": False}
+    options = {"languages": ["id"], "anchors": 30, "edits": 2, "k": 3, "resamples": 20, "show_progress_bar": False}
     found = certify(model, data, tmp_path / "one", **options)
     assert found == json.loads((tmp_path / "one" / "certificate.json").read_text()) == certify(model, data, tmp_path / "two", **options)
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["certificate.json", "certificate.png"]
-    assert found["word"] == "empirical" and found["overall"]["rows"] == found["languages"]["th"]["rows"] == len(read(data, "th", "test").queries)
+    assert found["word"] == "empirical" and found["overall"]["rows"] == found["languages"]["id"]["rows"] == len(read(data, "id", "test").queries)
     for group in (found["overall"], *found["languages"].values(), *found["slices"].values()):
         assert set(group) == set(FIGURES)
         assert group["embedding_limit"]["coverage"] == 1.0
@@ -376,20 +378,18 @@ def test_a_models_certificate(folder, tmp_path, capsys):
 
 
 def test_measured_languages_are_kept_until_anything_changes(folder, tmp_path, monkeypatch):
-    import lira_hf.certificate as package
-
     model, data = folder
-    options = {"languages": ["th"], "anchors": 30, "edits": 1, "k": 1, "resamples": 5, "show_progress_bar": False}
+    options = {"languages": ["id"], "anchors": 30, "edits": 1, "k": 1, "resamples": 5, "show_progress_bar": False}
     whole = certify(model, data, tmp_path / "whole", **options)
     monkeypatch.setattr(package, "rows_of", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         certify(model, data, tmp_path / "cut", **options)
-    assert (tmp_path / "cut" / "measured" / "th.pt").exists()
+    assert (tmp_path / "cut" / "measured" / "id.pt").exists()
     monkeypatch.undo()
     calls, measure = [], package.measure
     monkeypatch.setattr(package, "measure", lambda *arguments, **named: calls.append(1) or measure(*arguments, **named))
     assert certify(model, data, tmp_path / "cut", **options) == whole and calls == []
-    part = read(data, "th", "test")
+    part = read(data, "id", "test")
     kept(tmp_path / "kept", "key", part, lambda: measure(*package.opened(model), part, edits=1, delta=1, seed=0, show_progress_bar=False))
     with pytest.raises(ZeroDivisionError):
         kept(tmp_path / "kept", "another", part, lambda: 1 / 0)
@@ -402,4 +402,4 @@ def test_measured_languages_are_kept_until_anything_changes(folder, tmp_path, mo
 )  # fmt: skip
 def test_bad_options_are_named(folder, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        certify(*folder, tmp_path / "out", **{"languages": ["th"], "show_progress_bar": False} | options)
+        certify(*folder, tmp_path / "out", **{"languages": ["id"], "show_progress_bar": False} | options)

@@ -78,6 +78,8 @@ def certify(
             raise ValueError(f"{name}: {value + (name == 'anchors')} is not allowed; a whole number of at least {1 + (name == 'anchors')} is")
     if not 0 < q <= 1:
         raise ValueError(f"q: {q!r} is not allowed; a number above 0, up to 1, is")
+    if temperature is not None and not temperature > 0:
+        raise ValueError(f"temperature: {temperature!r} is not allowed; a number above 0 is")
     if split not in SPLITS:
         raise ValueError(f"split: {split!r} is not known; allowed: {', '.join(SPLITS)}")
     codes = check_languages(languages)

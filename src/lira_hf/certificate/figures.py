@@ -216,8 +216,9 @@ def verdicts(figures: dict, slope: float, q: float) -> list[str]:
     near, far = figures["epsilon1"], figures["unrelated"]
     told = "tells translations from unrelated text" if near["p95"] < far["p5"] else "does not always tell a translation from unrelated text"
     lines = [
-        f"epsilon1: half of the rows are within {near['p50']:.2f} of their translation, 95 % within {near['p95']:.2f}; unrelated rows are {far['p50']:.2f} "
-        f"apart, the nearest 5 % of them within {far['p5']:.2f}: it {told} ({100 * figures['nearer_than_unrelated']:.1f} % of the rows are nearer to their own)"
+        f"epsilon1: half of the rows are within {near['p50']:.2f} of their translation, 95 % within {near['p95']:.2f}; unrelated rows are "
+        f"{far['p50']:.2f} apart, the nearest 5 % of them within {far['p5']:.2f}: it {told} "
+        f"({100 * figures['nearer_than_unrelated']:.1f} % of the rows are nearer to their own)"
     ]
     for name, what, largest in (
         ("bound_blind", "the empirical bound on ‖z - z*‖", theory.LARGEST["deviation"]),
@@ -227,9 +228,8 @@ def verdicts(figures: dict, slope: float, q: float) -> list[str]:
         one = figures[name]
         share = f"{100 * one['vacuous']:.1f} % of the rows"
         said = f"vacuous: the bound exceeds the largest possible distance {largest:.3g} for {share}" if one["vacuous"] else "not vacuous for any row"
-        lines.append(
-            f"{what}: {one['p50']:.3g} at the median, {one['looseness']['p50']:.3g} times what is observed, covers {100 * one['coverage']:.1f} %; {said}"
-        )
+        covers = f"{one['looseness']['p50']:.3g} times what is observed, covers {100 * one['coverage']:.1f} %"
+        lines.append(f"{what}: {one['p50']:.3g} at the median, {covers}; {said}")
     if figures["signal"] is not None:
         lines.append(f"as an order of rows, the empirical bound correlates with the deviation at {figures['signal']:.2f} (Spearman)")
     return lines
