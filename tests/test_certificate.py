@@ -356,11 +356,13 @@ def leaves(value, path=()):
         yield path, value
 
 
-def test_a_models_certificate(folder, tmp_path, capsys):
+OPTIONS = {"languages": ["id"], "anchors": 30, "edits": 2, "k": 3, "resamples": 20, "show_progress_bar": False}
+
+
+def test_a_models_certificate_and_the_same_after_a_kill(folder, tmp_path, capsys, monkeypatch):
     model, data = folder
-    options = {"languages": ["id"], "anchors": 30, "edits": 2, "k": 3, "resamples": 20, "show_progress_bar": False}
-    found = certify(model, data, tmp_path / "one", **options)
-    assert found == json.loads((tmp_path / "one" / "certificate.json").read_text()) == certify(model, data, tmp_path / "two", **options)
+    found = certify(model, data, tmp_path / "one", **OPTIONS)
+    assert found == json.loads((tmp_path / "one" / "certificate.json").read_text())
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["certificate.json", "certificate.png"]
     assert found["word"] == "empirical" and found["overall"]["rows"] == found["languages"]["id"]["rows"] == len(read(data, "id", "test").queries)
     for group in (found["overall"], *found["languages"].values(), *found["slices"].values()):
@@ -376,23 +378,25 @@ def test_a_models_certificate(folder, tmp_path, capsys):
     assert card["title"] in capsys.readouterr().out
     assert all(math.isfinite(value) for _, value in leaves(found["overall"]) if isinstance(value, float))
 
-
-def test_measured_languages_are_kept_until_anything_changes(folder, tmp_path, monkeypatch):
-    model, data = folder
-    options = {"languages": ["id"], "anchors": 30, "edits": 1, "k": 1, "resamples": 5, "show_progress_bar": False}
-    whole = certify(model, data, tmp_path / "whole", **options)
     monkeypatch.setattr(package, "rows_of", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        certify(model, data, tmp_path / "cut", **options)
+        certify(model, data, tmp_path / "cut", **OPTIONS)
     assert (tmp_path / "cut" / "measured" / "id.pt").exists()
     monkeypatch.undo()
     calls, measure = [], package.measure
     monkeypatch.setattr(package, "measure", lambda *arguments, **named: calls.append(1) or measure(*arguments, **named))
-    assert certify(model, data, tmp_path / "cut", **options) == whole and calls == []
-    part = read(data, "id", "test")
-    kept(tmp_path / "kept", "key", part, lambda: measure(*package.opened(model), part, edits=1, delta=1, seed=0, show_progress_bar=False))
-    with pytest.raises(ZeroDivisionError):
-        kept(tmp_path / "kept", "another", part, lambda: 1 / 0)
+    assert certify(model, data, tmp_path / "cut", **OPTIONS) == found and calls == []
+
+
+def test_what_was_measured_is_asked_for_again_with_another_key(folder, tmp_path):
+    part = read(folder[1], "id", "test")
+    run = lambda: package.measure(*package.opened(folder[0]), part, edits=1, delta=1, seed=0, show_progress_bar=False)  # noqa: E731
+    first = kept(tmp_path, "key", part, run)
+    again = kept(tmp_path, "key", part, lambda: 1 / 0)
+    assert vars(again).keys() == vars(first).keys() and again.domain == first.domain and again.z.equal(first.z)
+    for key, other in (("another", part), ("key", replace(part, queries=part.queries[1:]))):
+        with pytest.raises(ZeroDivisionError):
+            kept(tmp_path, key, other, lambda: 1 / 0)
 
 
 @pytest.mark.parametrize(
