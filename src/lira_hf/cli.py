@@ -273,6 +273,30 @@ def evaluate(
     evaluate_folder(model, data, output, benchmark=benchmark, split=split, languages=codes(languages))
 
 
+@app.command()
+def certify(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained LiRA model.")],
+    data: Annotated[Path, typer.Option(help="Folder of `lira-hf data build`, or other data with perfect translations.")],
+    output: Annotated[Path, typer.Option(help="Folder for certificate.json and certificate.png.")],
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    languages: Languages = None,
+    anchors: Annotated[int, typer.Option(min=2, help="English sentences of another split in the bank of anchors, at most.")] = 512,
+    temperature: Annotated[float | None, typer.Option(help="Of the softmax over anchors; by default the model's contrast_temperature.")] = None,
+    q: Annotated[float, typer.Option(help="Quantile of L, above 0 and up to 1.")] = 0.95,
+    delta: Annotated[int, typer.Option(min=1, help="Tokens that an edit changes.")] = 1,
+    edits: Annotated[int, typer.Option(min=1, help="Edits of each row.")] = 4,
+    k: Annotated[int, typer.Option(min=1, help="Of the top-k order that must not change.")] = 10,
+    resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 200,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+) -> None:
+    """How far a model's vectors are, and can be, from those of a perfect translation, per language and slice."""
+    from lira_hf.certificate import certify
+
+    options = {"anchors": anchors, "temperature": temperature, "q": q, "delta": delta, "edits": edits, "k": k, "resamples": resamples}
+    certify(model, data, output, split=split, languages=codes(languages), **options, seed=seed, batch_size=batch_size)
+
+
 def codes(text: str | None) -> list[str] | None:
     return None if text is None else [code.strip() for code in text.split(",")]
 

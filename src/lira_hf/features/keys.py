@@ -34,13 +34,9 @@ def cache_key(model: LiraModel, processor: LiraProcessor, path: str, dtype: str)
     changes no feature, and a saved LiRA finds the features that its backbones were trained on. Hashes about a gigabyte a second."""
     backbone = getattr(model, path)
     config = {name: value for name, value in backbone.config.to_dict().items() if name not in ORIGIN}
-    weights = hashlib.sha256()
-    for name, tensor in sorted(backbone.state_dict().items()):
-        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return {
         "path": path,
-        "weights": weights.hexdigest(),
+        "weights": weights_digest(backbone),
         "config": hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest(),
         "tokenizer": tokenizer_digest(processor.tokenizer if path == "multilingual" else processor.english_tokenizer),
         "num_bins": model.config.num_bins,
@@ -49,6 +45,15 @@ def cache_key(model: LiraModel, processor: LiraProcessor, path: str, dtype: str)
         "hidden_size": backbone.config.hidden_size,
         "dtype": dtype,
     }
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """A hash of a module's weights, their names and types."""
+    weights = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return weights.hexdigest()
 
 
 def tokenizer_digest(tokenizer) -> str:
