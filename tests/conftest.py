@@ -20,29 +20,22 @@ from lira_hf import LiraForRetrieval, LiraProcessor
 @pytest.fixture(scope="session")
 def backbones(tmp_path_factory) -> dict[str, str]:
     """Folders of small backbones by kind."""
-    folders = {}
-    for kind, (special, make) in KINDS.items():
-        torch.manual_seed(7)
-        folder = tmp_path_factory.mktemp(kind)
-        tokenizer = train_tokenizer(special)
-        AutoModel.from_config(make(len(tokenizer))).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        folders[kind] = str(folder)
-    return folders
+    return {kind: saved(tmp_path_factory.mktemp(kind), AutoModel, make, special) for kind, (special, make) in KINDS.items()}
 
 
 @pytest.fixture(scope="session")
 def llms(tmp_path_factory) -> dict[str, str]:
     """Folders of small causal language models by kind."""
-    folders = {}
-    for kind, make in LLMS.items():
-        torch.manual_seed(7)
-        folder = tmp_path_factory.mktemp(kind)
-        tokenizer = train_tokenizer(QWEN)
-        AutoModelForCausalLM.from_config(make(len(tokenizer))).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        folders[kind] = str(folder)
-    return folders
+    return {kind: saved(tmp_path_factory.mktemp(kind), AutoModelForCausalLM, make, QWEN) for kind, make in LLMS.items()}
+
+
+def saved(folder, auto_class, make, special: dict[str, str]) -> str:
+    """A folder with a model of random weights and a tokenizer that fits it."""
+    torch.manual_seed(7)
+    tokenizer = train_tokenizer(special)
+    auto_class.from_config(make(len(tokenizer))).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -249,9 +249,13 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on where an earlier run of the same recipe stopped.")] = False,
 ) -> None:
     """Trains a recipe. Any field of it can be given as --field value, nested ones by dots (--retrieval.max_steps 50)."""
+    from accelerate import PartialState
+
     from lira_hf.training import load_recipe, run
 
-    typer.echo(f"trained {run(load_recipe(config, overrides(context.args)), resume)}")
+    folder = run(load_recipe(config, overrides(context.args)), resume)
+    if PartialState().is_main_process:
+        typer.echo(f"trained {folder}")
 
 
 @app.command()

@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -21,6 +18,7 @@ from tqdm import tqdm
 from lira_hf.catalogue.candidates import AXES
 from lira_hf.catalogue.card import configs, size_category
 from lira_hf.catalogue.difficulty import trigrams
+from lira_hf.catalogue.folder import new_folder
 from lira_hf.catalogue.lexicon import load_words
 from lira_hf.catalogue.rows import SIZES, Part
 from lira_hf.catalogue.similarity import COLUMNS, HIGHEST, KINSHIP, WANTED, WEIGHTS, pair_rows
@@ -46,25 +44,14 @@ def build_similarity(output: str | Path, rows: int = 2000, languages: Sequence[s
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ValueError(f"seed: {seed!r} is not allowed; give an integer")
     output = Path(output)
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise ValueError(f"output: {str(output)!r} exists; give a new or empty folder")
     for code in (ENGLISH.code, *codes):
         load_words(code)  # a mistake in a word shows now
-    output.parent.mkdir(parents=True, exist_ok=True)
-    root = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
-    try:
+    with new_folder(output) as root:
         made, content = {}, hashlib.sha256()
         for code, split in tqdm(list(itertools.product(codes, SPLITS)), unit="table", disable=not progress):
             made[code, split] = pair_rows(Part(code, split, SIZES["standard"], seed), split_sizes(rows)[split])
             content.update(_write(table_path(root, code, "", split), made[code, split]))
         (root / "README.md").write_text(_card(made, seed, content.hexdigest()[:16]), encoding="utf-8")
-        root.chmod(0o755)  # mkdtemp makes folders that only their owner may read
-        if output.exists():
-            output.rmdir()  # empty, as checked above; not every system can rename onto it
-        os.replace(root, output)
-    except BaseException:  # an interrupt too: nothing half-made stays
-        shutil.rmtree(root, ignore_errors=True)
-        raise
     return output
 
 

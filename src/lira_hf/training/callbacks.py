@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import ProgressCallback, TrainerCallback
 
-from lira_hf.collation import PairData, ProblemData, RetrievalData
+from lira_hf.collation import ProblemData
 from lira_hf.evaluation import ranking, reasoning, retrieval
 
 STATE_FILE = "lira_state.safetensors"  # beside a checkpoint's weights: queue and slow copy, and the names of its other files
@@ -36,12 +37,15 @@ class Epochs(TrainerCallback):
             train_dataloader.dataset.set_epoch(int(state.epoch + 1e-6))
 
 
-class Validation(TrainerCallback):
+class Validation(TrainerCallback, ABC):
     """Adds figures to each evaluation, before those callbacks see it that report it or choose the best checkpoint by it."""
 
+    def __init__(self, encoder, data: list):
+        self.encoder, self.data = encoder, data
+
+    @abstractmethod
     def figures(self, model) -> dict[str, float]:
         """What is measured of a model, by names that begin with `eval_`."""
-        raise NotImplementedError
 
     def on_log(self, args, state, control, model=None, logs=None, **kwargs):
         if logs is not None and "eval_runtime" in logs:  # on_evaluate would be too late for those that report
@@ -51,20 +55,14 @@ class Validation(TrainerCallback):
 
 
 class RetrievalValidation(Validation):
-    """Validation nDCG@10 (`eval_ndcg@10`, 0 to 100, mean over languages)."""
-
-    def __init__(self, encoder, data: list[RetrievalData]):
-        self.encoder, self.data = encoder, data
+    """Validation nDCG@10 of RetrievalData (`eval_ndcg@10`, 0 to 100, mean over languages)."""
 
     def figures(self, model) -> dict[str, float]:
         return {"eval_ndcg@10": retrieval.summary(retrieval.score(model, self.encoder, self.data), self.data)["average"]}
 
 
 class RankingValidation(Validation):
-    """Validation correlations (`eval_pearson`, `eval_spearman`, -100 to 100, mean over languages)."""
-
-    def __init__(self, encoder, data: list[PairData]):
-        self.encoder, self.data = encoder, data
+    """Validation correlations of PairData (`eval_pearson`, `eval_spearman`, -100 to 100, mean over languages)."""
 
     def figures(self, model) -> dict[str, float]:
         found = ranking.summary(ranking.score(model, self.encoder, self.data))
@@ -75,7 +73,8 @@ class ReasoningValidation(Validation):
     """The accuracy of what the model writes (`eval_accuracy`, 0 to 100, mean over languages), on the first `rows` problems of each language."""
 
     def __init__(self, encoder, data: list[ProblemData], rows: int):
-        self.encoder, self.data, self.rows = encoder, data, rows
+        super().__init__(encoder, data)
+        self.rows = rows
 
     def figures(self, model) -> dict[str, float]:
         return {"eval_accuracy": reasoning.summary(reasoning.score(model, self.encoder, self.data, self.rows))["average"]}

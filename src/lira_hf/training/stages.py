@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
-from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback
 
 from lira_hf.collation import (
     AnchoringCollator,
@@ -43,10 +43,10 @@ SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 class StageTrainer(Trainer):
-    """The plain Trainer, and backbone_learning_rate."""
+    """The plain Trainer with StageArguments, for their backbone_learning_rate."""
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        new, rate = self.optimizer is None, getattr(self.args, "backbone_learning_rate", None)
+        new, rate = self.optimizer is None, self.args.backbone_learning_rate
         optimizer = super().create_optimizer(model)
         if new and rate is not None:
             apart = {id(parameter) for backbone in backbones(self.model).values() for parameter in backbone.parameters() if parameter.requires_grad}
@@ -62,7 +62,7 @@ class StageTrainer(Trainer):
 
 def fit(
     model: LiraHead,
-    args: TrainingArguments,
+    args: StageArguments,
     train: list[list] | Dataset,
     collator,
     callbacks: list[TrainerCallback],
@@ -89,7 +89,7 @@ def fit(
         callbacks=[Epochs(), StateOfAll(), CheckpointState()],
     )
     trainer.callback_handler.callbacks[:0] = [TrainingLog(), *callbacks]  # before those that report, so that they report these figures too
-    if getattr(args, "early_stopping", None):
+    if args.early_stopping:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping))
     if not show_logs:
         trainer.remove_callback(ProgressCallback)
@@ -98,7 +98,7 @@ def fit(
     return trainer.state.log_history
 
 
-def divide(stream: Stream, args: TrainingArguments, checkpoint: str | None) -> None:
+def divide(stream: Stream, args: StageArguments, checkpoint: str | None) -> None:
     """Has each process collate its own part of a batch, and tells the stream what a checkpoint has had, which the Trainer skips."""
     args.accelerator_config.dispatch_batches = False  # else one process would collate for all, and accelerate slice what has no common length
     batch = args.train_batch_size * args.world_size
@@ -161,7 +161,7 @@ def train_ranking(
     encoder,
     train: list[PairData],
     validation: list[PairData],
-    args: TrainingArguments,
+    args: StageArguments,
     *,
     temperature: float = 1.0,
     resume: bool = False,
@@ -179,7 +179,7 @@ def train_reasoning(
     encoder,
     train: list[ProblemData],
     validation: list[ProblemData],
-    args: TrainingArguments,
+    args: StageArguments,
     *,
     evaluation_rows: int = 64,
     temperature: float = 1.0,
