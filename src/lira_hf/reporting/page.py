@@ -19,7 +19,7 @@ import yaml
 
 from lira_hf.reporting.card import certificate, place
 from lira_hf.reporting.plots import bars, curves, dots, histories
-from lira_hf.reporting.tables import LABELS, markdown, plain, table
+from lira_hf.reporting.tables import label, markdown, plain, table
 
 BENCHMARKS = {  # word in a results file's `benchmark`: how it is measured
     "LazRetrieval": "laz", "BelebeleRetrieval": "belebele", "MLQARetrieval": "mlqa", "STS22": "sts22", "MGSM": "mgsm", "X-CSQA": "xcsqa",
@@ -174,10 +174,6 @@ def points(value: float | None) -> str:
 def with_interval(one: dict, sign: bool = True) -> str:
     low, high = one["interval"]
     return f"{one['mean']:+.1f} ({low:+.1f} to {high:+.1f})" if sign else f"{one['mean']:.1f} ({low:.1f} to {high:.1f})"
-
-
-def label(name: str) -> str:
-    return LABELS.get(name, name.replace("_", " "))
 
 
 def seeds_of(one: dict) -> str:

@@ -14,6 +14,8 @@ LABELS = {
     "english_trained": "English path, trained",
     "pooled_head": "both paths, simplest head",
     "lira": "LiRA",
+    "onnx": "LiRA, ONNX",
+    "onnx_int8": "LiRA, ONNX, 8 bits",
     "without_llm_critic": "without the LLM critic",
     "without_embedding_critic": "without the embedding critic",
     "without_translation": "without translation",
@@ -25,6 +27,11 @@ LABELS = {
 
 METRICS = {"ndcg@10": "nDCG@10"}  # as a table calls them
 SHORT = {"encoding": "encod\ning", "romanised": "roman\nised"}  # headers of narrow columns
+
+
+def label(name: str) -> str:
+    """What a table or drawing calls a system."""
+    return LABELS.get(name, name.replace("_", " "))
 
 
 def cell(system: dict, *place: str) -> str:
@@ -44,7 +51,7 @@ def rows(found: dict, slices: bool = False) -> tuple[list[str], list[list[str]]]
     body = []
     for name, system in systems.items():
         cells = [cell(system, "slices" if slices else "languages", column) for column in columns]
-        body.append([LABELS.get(name, name), cell(system, "average"), *cells])
+        body.append([label(name), cell(system, "average"), *cells])
     return [METRICS.get(found["metric"], found["metric"]), "average", *columns], body
 
 
