@@ -47,8 +47,8 @@ def with_config(folder, **fields):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_the_card_of_a_folder_without_results_is_valid_and_its_code_runs(head, backbones, llms, tmp_path):
-    paths = backbones["xlm-r"], backbones["bert"]
-    llm = {"llm": llms["qwen3-lm"]} if head is LiraForCausalLM else {}
+    paths = backbones["t5" if head is LiraForPreTraining else "xlm-r"], backbones["bert"]
+    llm = {"llm": llms["gpt2"]} if head is LiraForCausalLM else {}
     more = {"num_labels": 1, "problem_type": "regression"} if head is LiraForSequenceClassification else {}
     head.from_backbones(*paths, **SMALL, **llm, **more).save_pretrained(tmp_path)
     LiraProcessor.from_backbones(*paths, **llm).save_pretrained(tmp_path)
@@ -173,6 +173,7 @@ def test_the_parameters_of_each_part_are_counted_in_the_weights(folder, model):
         ("results/laz.json", '{"benchmark": "x"}', "results/laz.json .* lacks benchmark, metric or systems"),
         ("recipe.yaml", "a: [", "recipe.yaml .* cannot be read"),
         ("config.json", "{}", "is no LiRA model"),
+        ("config.json", '{"model_type": "lira", "architectures": ["LiraModel"]}', "LiraModel.*, not one of LiraForRetrieval"),
     ],
 )
 def test_a_damaged_file_is_named(folder, name, content, message):
