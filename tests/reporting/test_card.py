@@ -47,8 +47,8 @@ def with_config(folder, **fields):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_the_card_of_a_folder_without_results_is_valid_and_its_code_runs(head, backbones, llms, tmp_path):
-    paths = backbones["xlm-r"], backbones["bert"]
-    llm = {"llm": llms["qwen3-lm"]} if head is LiraForCausalLM else {}
+    paths = backbones["t5" if head is LiraForPreTraining else "xlm-r"], backbones["bert"]
+    llm = {"llm": llms["gpt2"]} if head is LiraForCausalLM else {}
     more = {"num_labels": 1, "problem_type": "regression"} if head is LiraForSequenceClassification else {}
     head.from_backbones(*paths, **SMALL, **llm, **more).save_pretrained(tmp_path)
     LiraProcessor.from_backbones(*paths, **llm).save_pretrained(tmp_path)
@@ -59,8 +59,10 @@ def test_the_card_of_a_folder_without_results_is_valid_and_its_code_runs(head, b
     assert "base_model" not in data.to_dict()  # these backbones are folders
     assert "None were recorded" in text and "None was made" in text and "No recipe" in text and "synthetic" not in text
     assert "$" not in text and str(tmp_path.parent) not in text
-    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
-    exec(code.replace('"org/lira-small"', repr(str(tmp_path))), {})
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 1 + (head is LiraForRetrieval)  # the second is of sentence-transformers
+    for code in blocks:
+        exec(code.replace('"org/lira-small"', repr(str(tmp_path))), {})
 
 
 def test_the_model_index_holds_the_scores_of_the_files_and_so_do_the_tables(folder):
@@ -121,6 +123,30 @@ def test_backbones_and_data_of_the_hub_are_linked(folder, fields, relation):
     assert ("loaded from its own repository" in text) == (relation == "adapter")
 
 
+def test_a_backbone_by_reference_is_named_by_its_commit(folder):
+    commit = "0123456789abcdef" * 2 + "01234567"
+    with_config(folder, backbones="reference", backbone_references={"english": {"repo_id": "BAAI/bge-small-en-v1.5", "revision": commit}})
+    text = model_card(folder, "org/lira-small")
+    assert ModelCard(text).data.base_model == ["BAAI/bge-small-en-v1.5"] and "at `0123456789ab` | bert |" in text
+
+
+def test_what_the_graphs_of_an_export_measured_stands_beside_the_benchmarks_and_not_in_the_index(folder):
+    graphs = {"lira": "concat", "onnx": "lira", "onnx_int8": "lira"}
+    one = found(seeds=(), speed={"ratio": {"onnx_int8": {"median": 2.5, "lowest": 2.0, "highest": 3.0}}})
+    one["systems"] = {name: one["systems"][same] for name, same in graphs.items()}
+    keep(one, folder, "onnx")
+    text = model_card(folder, "org/lira-small")
+    assert "### ONNX graphs" in text and "| LiRA, ONNX, 8 bits | 71.4 |" in text and "LiRA, ONNX, 8 bits: 2.50 (2.00 to 3.00)" in text
+    assert ModelCard(text).data.eval_results is None
+
+
+def test_a_certificate_is_shown_as_it_was_written(folder):
+    card = {"title": "Certificate (empirical)", "header": ["", "|z - z*| p95"], "rows": [["all", "1.32"]], "notes": ["violated: |h(y) - h(y*)| <= c"]}
+    keep({"card": card}, folder, "certificate")
+    text = model_card(folder, "org/lira-small")
+    assert "| all | 1.32 |" in text and r"\|z - z\*\| p95 |" in text and "None was made" not in text and "not certified" not in text
+
+
 def test_ways_to_load_are_shown_where_their_files_are(folder):
     (folder / "modules.json").unlink(missing_ok=True)
     text = model_card(folder, "org/lira-small")
@@ -147,6 +173,7 @@ def test_the_parameters_of_each_part_are_counted_in_the_weights(folder, model):
         ("results/laz.json", '{"benchmark": "x"}', "results/laz.json .* lacks benchmark, metric or systems"),
         ("recipe.yaml", "a: [", "recipe.yaml .* cannot be read"),
         ("config.json", "{}", "is no LiRA model"),
+        ("config.json", '{"model_type": "lira", "architectures": ["LiraModel"]}', "LiraModel.*, not one of LiraForRetrieval"),
     ],
 )
 def test_a_damaged_file_is_named(folder, name, content, message):

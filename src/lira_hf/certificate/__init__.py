@@ -32,7 +32,7 @@ from lira_hf.certificate.spectral import Domain, SpectralBound, spectral_bound
 from lira_hf.collation import SPLITS, RetrievalData, read
 from lira_hf.languages import check_languages
 from lira_hf.modeling import LiraConfig, LiraForRetrieval, LiraProcessor
-from lira_hf.reporting import results, write_json
+from lira_hf.reporting import keep, results, write_json
 
 VERSION = 1
 CONSTANTS = {
@@ -116,6 +116,8 @@ def certify(
     found = finite(found)
     found["card"] = card(found)
     write_json(Path(output) / "certificate.json", found)
+    if split == "test":
+        keep(found, model_folder, "certificate")
     limit = bounds(rows, found["constants"]["c"])["bound_blind"].value
     points, start = {}, 0
     for part in parts:

@@ -15,7 +15,8 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import safe_open
 
 from lira_hf.languages import ENGLISH, LANGUAGES
-from lira_hf.reporting.tables import markdown, table
+from lira_hf.modeling import LiraConfig
+from lira_hf.reporting.tables import label, markdown, plain, table
 
 PATHS = {"multilingual": "multilingual encoder", "english": "English model", "llm": "language model"}
 TASKS = {  # head: its task on the Hub, and the benchmarks that measure it
@@ -30,15 +31,19 @@ METRICS = {  # start of a metric's name in results.json: its task type and its o
     "accuracy": ("text-generation", "accuracy"),
 }
 
+TINY = 5_000_000  # parameters; no encoder that people search with is as small
+
 
 @dataclass(frozen=True)
 class Published:
-    """What a model's folder says of itself. results: by benchmark; recipe, log, certificate: None where there is none."""
+    """What a model's folder says of itself. results: by benchmark; certificate, export (what its ONNX graphs measured), recipe, log: None
+    where there is none."""
 
     folder: Path
-    config: dict
+    config: LiraConfig
     results: dict[str, dict]
     certificate: dict | None
+    export: dict | None
     recipe: dict | None
     log: list[dict] | None
 
@@ -55,32 +60,42 @@ class Published:
             except (ValueError, yaml.YAMLError) as error:
                 raise ValueError(f"folder: {name} in {str(folder)!r} cannot be read ({' '.join(str(error).split())})") from error
 
-        config = load("config.json")
-        if not config or config.get("model_type") != "lira":
+        if (load("config.json") or {}).get("model_type") != "lira":
             raise ValueError(f"folder: {str(folder)!r} is no LiRA model (it has no config.json with model_type lira)")
+        config = LiraConfig.from_pretrained(folder)
+        if not config.architectures or config.architectures[0] not in TASKS:
+            raise ValueError(f"folder: {str(folder)!r} holds {config.architectures}, not one of {', '.join(TASKS)}")
         results = {path.stem: load(f"results/{path.name}") for path in sorted((folder / "results").glob("*.json"))}
-        certificate = results.pop("certificate", None)
-        for name, found in results.items():
+        certificate, export = results.pop("certificate", None), results.pop("onnx", None)
+        for name, found in {**results, **({"onnx": export} if export else {})}.items():
             if not {"benchmark", "metric", "systems"} <= set(found):
                 raise ValueError(f"folder: results/{name}.json in {str(folder)!r} lacks benchmark, metric or systems")
-        return cls(folder, config, results, certificate, load("recipe.yaml"), load("training_log.json"))
+        return cls(folder, config, results, certificate, export, load("recipe.yaml"), load("training_log.json"))
 
     @property
     def head(self) -> str:
-        return self.config["architectures"][0]
+        return self.config.architectures[0]
 
     @property
     def languages(self) -> list[str]:
         """Codes of the languages it was trained for."""
-        named = (self.recipe or {}).get("languages") or self.config["languages"]
+        named = (self.recipe or {}).get("languages") or self.config.languages
         return [code for code in named if code != ENGLISH.code]
 
-    def has(self, name: str) -> bool:
-        return (self.folder / name).is_file()
+    @property
+    def ways(self) -> list[str]:
+        """Libraries beside transformers that can run it. Any folder has modules.json, but only embeddings are what sentence-transformers gives."""
+        kept = {"sentence-transformers": "modules.json", "onnx": "onnx/model.onnx"} if self.head == "LiraForRetrieval" else {}
+        return [way for way, file in kept.items() if (self.folder / file).is_file()]
 
     def backbones(self) -> dict[str, str]:
         """The name of each backbone: a Hub id, or the folder it came from."""
-        return {path: self.config[f"{path}_config"].get("_name_or_path", "") for path in PATHS if self.config.get(f"{path}_config")}
+        held = {path: getattr(self.config, f"{path}_config") for path in PATHS}
+        return {path: self.reference(path).get("repo_id") or config._name_or_path for path, config in held.items() if config is not None}
+
+    def reference(self, path: str) -> dict:
+        """{"repo_id", "revision"} of a backbone that came from the Hub; empty of another."""
+        return (getattr(self.config, "backbone_references", None) or {}).get(path) or {}
 
 
 def model_card(folder: str | Path, repo_id: str, license: str = "apache-2.0") -> str:
@@ -90,20 +105,21 @@ def model_card(folder: str | Path, repo_id: str, license: str = "apache-2.0") ->
     missing. Raises ValueError for a folder that holds no LiRA model or a damaged one of these files."""
     model = Published.read(Path(folder))
     what, load = part(model.head).split("<!-- load -->\n")
-    loading = [load, *(part(name) for name, file in (("sentence_transformers", "modules.json"), ("onnx", "onnx/model.onnx")) if model.has(file))]
+    loading = [load, *(part(way.replace("-", "_")) for way in model.ways)]
     values = {
         "repo_id": repo_id,
-        "width": model.config.get("embedding_dim") or sum(model.config[f"{path}_config"]["hidden_size"] for path in ("multilingual", "english")),
-        "num_labels": "one number" if len(model.config.get("id2label") or [0, 1]) == 1 else "classes",
+        "width": model.config.hidden_size,
+        "num_labels": "one number" if model.config.num_labels == 1 else f"{model.config.num_labels} classes",
     }
     return Template(part("README")).substitute(
         front=front_matter(model, repo_id, license),
         name=repo_id.split("/")[-1],
         what=Template(what).substitute(values).strip() + f" Languages: {', '.join(map(language_name, model.languages))}.",
-        warnings="\n".join(warnings(model)),
+        warnings=warnings(model),
         parts=parts(model),
         loading=Template("\n".join(loading)).substitute(values).strip(),
         results="\n\n".join(measured(model, found) for found in model.results.values()) or "None were recorded with this model.",
+        export=exported(model.export),
         certificate=certificate(model.certificate),
         training=training(model),
         limits="\n".join(f"- {limit}" for limit in limits(model)),
@@ -148,20 +164,15 @@ def own(found: dict) -> tuple[str, dict]:
 def front_matter(model: Published, repo_id: str, license: str) -> str:
     """The metadata that the Hub reads."""
     bases = [name for name in model.backbones().values() if on_the_hub(name)]
-    trained = model.config.get("trainable_backbones") or (model.recipe or {}).get("lora")
-    relation = "finetune" if trained else "adapter" if model.config.get("backbones") == "reference" else "merge"
+    trained = model.config.trainable_backbones or (model.recipe or {}).get("lora")
+    relation = "finetune" if trained else "adapter" if getattr(model.config, "backbones", "embedded") == "reference" else "merge"
     data = (model.recipe or {}).get("data", "")
     return ModelCardData(
         language=[*model.languages, ENGLISH.code],
         license=license,
         library_name="transformers",
         pipeline_tag=TASKS[model.head][0],
-        tags=[
-            "lira",
-            "multilingual",
-            *(["sentence-transformers"] if model.has("modules.json") else []),
-            *(["onnx"] if model.has("onnx/model.onnx") else []),
-        ],
+        tags=["lira", "multilingual", *model.ways],
         base_model=bases or None,
         base_model_relation=relation if bases else None,
         datasets=[data] if on_the_hub(data) else None,
@@ -175,41 +186,46 @@ def index(name: str, found: dict) -> list[EvalResult]:
     seeds = len(found.get("seeds") or [])
     called = found["metric"] + (f", mean of {seeds} seeds of training" if seeds > 1 else "")
     task, metric = next((types for start, types in METRICS.items() if found["metric"].startswith(start)), ("other", found["metric"]))
+    source = found.get("data") or {}
+    data = {"dataset_type": name}
+    if on_the_hub(source.get("path", "")):
+        data = {"dataset_type": source["path"], "dataset_revision": source.get("revision")}
     return [
         EvalResult(
-            task_type=task, dataset_type=name, dataset_name=found["benchmark"], dataset_config=code, dataset_split=found.get("split", "test"),
+            task_type=task, **data, dataset_name=found["benchmark"], dataset_config=code, dataset_split=found.get("split", "test"),
             metric_type=metric, metric_name=called, metric_value=score,
         )
         for code, score in own(found)[1]["languages"].items()
     ]  # fmt: skip
 
 
-def warnings(model: Published) -> list[str]:
+def warnings(model: Published) -> str:
     """What a reader must know before any number."""
     said = " ".join(found["benchmark"] for found in model.results.values())
-    lines = []
+    lines, sizes = [], parameters(model.folder)
     if "synthetic" in said:
         lines.append(
             "> **Measured on synthetic data**, made by a program from hand-written words: the scores say nothing about a real shop's queries."
         )
-    if "tiny backbones" in said:
-        lines.append("> **The backbones are tiny**, trained in a minute so that everything runs anywhere: this model is a demonstration.")
-    return [line for pair in zip(lines, [">"] * len(lines), strict=True) for line in pair][:-1]
+    if any(sizes.get(path, TINY) < TINY for path in model.backbones()):
+        lines.append("> **The backbones are tiny**, which is for trying things out: this model is a demonstration.")
+    return "\n>\n".join(lines)
 
 
 def parts(model: Published) -> str:
     """A table of backbones and LiRA's own part."""
     sizes = parameters(model.folder)
-    by_reference = model.config.get("backbones") == "reference"
+    by_reference = getattr(model.config, "backbones", "embedded") == "reference"
     body = []
     for path, name in model.backbones().items():
-        config = model.config[f"{path}_config"]
-        layers = next((str(config[key]) for key in ("num_hidden_layers", "num_layers", "n_layer") if key in config), "–")
-        width = next((str(config[key]) for key in ("hidden_size", "d_model", "n_embd") if key in config), "–")
-        learns = path in (model.config.get("trainable_backbones") or ()) or path in ((model.recipe or {}).get("lora") or {})
+        config = getattr(model.config, f"{path}_config").get_text_config()
+        learns = path in model.config.trainable_backbones or path in ((model.recipe or {}).get("lora") or {})
         held = "loaded from its own repository" if by_reference else f"{sizes.get(path, 0):,}"
-        body.append([PATHS[path], shown(name), config["model_type"], layers, width, held, "trained" if learns else "frozen"])
-    body.append(["LiRA's own", "", "", str(model.config["fusion_layers"]), str(model.config["width"]), f"{sizes.get('lira', 0):,}", "trained"])
+        commit = model.reference(path).get("revision", "")
+        origin = shown(name) + (f" at `{commit[:12]}`" if commit else "")
+        sizes_of = [config.model_type, str(config.num_hidden_layers), str(config.hidden_size)]
+        body.append([PATHS[path], origin, *sizes_of, held, "trained" if learns else "frozen"])
+    body.append(["LiRA's own", "", "", str(model.config.fusion_layers), str(model.config.width), f"{sizes.get('lira', 0):,}", "trained"])
     return table(["part", "from", "kind", "layers", "width", "parameters", "weights"], body)
 
 
@@ -242,15 +258,26 @@ def measured(model: Published, found: dict) -> str:
     tables = [markdown(found)]
     if system.get("slices"):
         tables += ["By kind of query:", markdown(found, slices=True)]
-    return "\n\n".join([f"### {found['benchmark']}", f"{how}{f' Measured with {versions}.' if versions else ''}", *tables])
+    return "\n\n".join([f"### {plain(found['benchmark'])}", f"{how}{f' Measured with {versions}.' if versions else ''}", *tables])
+
+
+def exported(found: dict | None) -> str:
+    """What was measured of the ONNX graphs, as a section of its own; nothing where nothing was."""
+    if found is None:
+        return ""
+    ratios = found.get("speed", {}).get("ratio", {})
+    speed = "; ".join(f"{label(name)}: {ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})" for name, ratio in ratios.items())
+    said = [f"How many times as fast as torch, on {found['environment']['cores']} cores: {speed}."] if speed else []
+    return "\n\n".join(["### ONNX graphs", f"On {plain(found['benchmark'])}:", markdown(found), *said]) + "\n\n"
 
 
 def certificate(found: dict | None) -> str:
-    """What `lira-hf certify` says in its card rows."""
+    """What `lira-hf certify` says of a model: its table and the lines below it."""
     if found is None:
         return "None was made for this model (`lira-hf certify`)."
     shown = found["card"]
-    return "\n\n".join([shown["title"], table(shown["header"], shown["rows"]), *shown["notes"]])
+    header, *body = [[plain(text) for text in row] for row in (shown["header"], *shown["rows"])]
+    return "\n\n".join([plain(shown["title"]), table(header, body), *map(plain, shown["notes"])])
 
 
 def training(model: Published) -> str:

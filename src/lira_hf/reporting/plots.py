@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lira_hf.reporting.tables import LABELS
@@ -56,8 +56,27 @@ def plot(found: dict, path: Path) -> None:
 
 # ---- drawings of the report: narrow, so that they can be read on a phone, and told apart without colour ------------------------
 
-STYLES = ((("-", "o"), "#000000"), (("--", "s"), "#5a5a5a"), ((":", "D"), "#1b6ca8"), (("-.", "^"), "#8d5a00"), ((" ", "x"), "#777777"))
+STYLES = {  # dash, marker, colour, whether the marker is filled: a system looks the same in every drawing
+    LABELS["lira"]: ("-", "o", "#000000", True),
+    LABELS["english_trained"]: ("--", "s", "#1b6ca8", False),
+    LABELS["concat"]: (":", "D", "#5a5a5a", False),
+    LABELS["multilingual_trained"]: ("-.", "^", "#8d5a00", True),
+    LABELS["pooled_head"]: ("--", "v", "#5a5a5a", True),
+    LABELS["english_best"]: (":", "x", "#1b6ca8", True),
+    LABELS["multilingual_only"]: ("-.", "+", "#8d5a00", True),
+}
 Point = tuple[float, float, float | None, float | None]  # x, mean, and the ends of its interval where it has one
+
+
+def looks(labels: Iterable[str]) -> dict[str, dict]:
+    """How the marks of each label look; labels without a look of their own get what is left, in order."""
+    labels = list(labels)
+    left = itertools.cycle([look for label, look in STYLES.items() if label not in labels] or STYLES.values())
+    chosen = {label: STYLES.get(label) or next(left) for label in labels}
+    return {
+        label: {"linestyle": dash, "marker": marker, "color": colour, "markerfacecolor": colour if filled else "white"}
+        for label, (dash, marker, colour, filled) in chosen.items()
+    }
 
 
 @contextlib.contextmanager
@@ -68,7 +87,7 @@ def drawing(name: str, height: float, panels: int = 1) -> Iterator[tuple[list, l
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    looks = {
+    fonts = {
         "font.size": 11,
         "axes.titlesize": 11,
         "axes.titleweight": "bold",
@@ -76,7 +95,7 @@ def drawing(name: str, height: float, panels: int = 1) -> Iterator[tuple[list, l
         "svg.hashsalt": name,
         "font.family": "sans-serif",
     }
-    with matplotlib.rc_context(looks):
+    with matplotlib.rc_context(fonts):
         figure, axes = pyplot.subplots(panels, 1, figsize=(5.2, height), layout="constrained", squeeze=False)
         drawn: list[str] = []
         try:
@@ -84,6 +103,9 @@ def drawing(name: str, height: float, panels: int = 1) -> Iterator[tuple[list, l
             for axis in axes[:, 0]:
                 axis.spines[["top", "right"]].set_visible(False)
                 axis.set_axisbelow(True)
+            named = {label: mark for axis in axes[:, 0] for mark, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+            if len(named) > 1:
+                figure.legend(named.values(), named, loc="outside lower left", frameon=False)
             content = io.StringIO()
             figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         finally:
@@ -120,13 +142,12 @@ def bars(name: str, xlabel: str, values: dict[str, Point | tuple], marked: str |
 
 def curves(name: str, xlabel: str, ylabel: str, lines: dict[str, list[Point]], logarithmic: bool = False) -> str:
     """SVG of a line for each label, with intervals where points have them."""
-    with drawing(name, 3.6 + 0.22 * len(lines)) as ((axis,), drawn):
-        for (label, points), ((dash, marker), colour) in zip(lines.items(), itertools.cycle(STYLES), strict=False):
-            xs, means = [point[0] for point in points], [point[1] for point in points]
-            axis.plot(xs, means, linestyle=dash, marker=marker, markersize=6, color=colour, label=label)
-            for x, _, low, high in points:
+    with drawing(name, 3.4 + 0.25 * len(lines)) as ((axis,), drawn):
+        for label, look in looks(lines).items():
+            axis.plot([point[0] for point in lines[label]], [point[1] for point in lines[label]], markersize=6, label=label, **look)
+            for x, _, low, high in lines[label]:
                 if low is not None:
-                    axis.plot([x, x], [low, high], color=colour, linewidth=1)
+                    axis.plot([x, x], [low, high], color=look["color"], linewidth=1)
         if logarithmic:
             ticks = sorted({point[0] for points in lines.values() for point in points})
             axis.set_xscale("log")
@@ -134,37 +155,31 @@ def curves(name: str, xlabel: str, ylabel: str, lines: dict[str, list[Point]], l
             axis.minorticks_off()
         axis.set(xlabel=xlabel, ylabel=ylabel)
         axis.grid(color="#dddddd")
-        axis.legend(loc="upper left", bbox_to_anchor=(0, -0.2), frameon=False)
     return drawn[0]
 
 
 def dots(name: str, xlabel: str, rows: dict[str, dict[str, float]]) -> str:
-    """SVG of a line for each place with a marker for each label; rows: label → place → value."""
+    """SVG of a line for each place with a marker for each label, the first label's on top; rows: label → place → value."""
     places = list(dict.fromkeys(place for values in rows.values() for place in values))[::-1]
-    with drawing(name, 1.2 + 0.32 * len(places) + 0.22 * len(rows)) as ((axis,), drawn):
-        for (label, values), ((_, marker), colour) in zip(rows.items(), STYLES, strict=False):
-            hollow = marker in "sD"
-            axis.plot(
-                [values.get(place) for place in places], range(len(places)), marker, markersize=8, color=colour, label=label,
-                markerfacecolor="white" if hollow else colour,
-            )  # fmt: skip
+    with drawing(name, 1 + 0.32 * len(places) + 0.25 * len(rows)) as ((axis,), drawn):
+        for order, (label, look) in enumerate(looks(rows).items()):
+            points = [rows[label].get(place, float("nan")) for place in places]
+            axis.plot(points, range(len(places)), markersize=8, label=label, zorder=20 - order, **look | {"linestyle": ""})
         axis.set_yticks(range(len(places)), places)
         axis.set_xlabel(xlabel)
         axis.grid(color="#dddddd")
-        axis.legend(loc="upper left", bbox_to_anchor=(0, -0.16 - 0.8 / len(places)), frameon=False)
         axis.margins(y=0.08)
     return drawn[0]
 
 
-def histories(name: str, titles: dict[str, dict[str, list[tuple[float, float]]]]) -> str:
+def histories(name: str, panels: dict[str, dict[str, list[tuple[float, float]]]]) -> str:
     """SVG of a panel for each title with a line for each label: (step, value)."""
-    with drawing(name, 1.9 * len(titles) + 0.5, len(titles)) as (axes, drawn):
-        for axis, (title, lines) in zip(axes, titles.items(), strict=True):
-            for (label, points), ((dash, marker), colour) in zip(lines.items(), itertools.cycle(STYLES), strict=False):
-                axis.plot(*zip(*points, strict=True), linestyle=dash, marker=marker, markersize=4, color=colour, label=label)
+    labels = looks(dict.fromkeys(label for lines in panels.values() for label in lines))
+    with drawing(name, 1.8 * len(panels) + 0.25 * len(labels) + 0.3, len(panels)) as (axes, drawn):
+        for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+            for label, points in lines.items():
+                axis.plot(*zip(*points, strict=True), markersize=4, label=label, **labels[label])
             axis.set_title(title, loc="left")
             axis.grid(color="#dddddd")
         axes[-1].set_xlabel("step")
-        if len(next(iter(titles.values()))) > 1:
-            axes[0].legend(frameon=False, fontsize=9)
     return drawn[0]
