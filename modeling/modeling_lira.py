@@ -4,26 +4,27 @@ Letters in shape comments: B rows, K candidate translations, L tokens, S bins, d
 multilingual and the English backbone, D = d_g + d_h, N rows really encoded, C candidate products, Q queries; of the language model T
 tokens of text, w width, V tokens of the vocabulary.
 
+All heads stay in this one file: `save_pretrained` copies the file of the saved class and what it imports, nothing else, and every
+saved folder needs all heads, because its auto_map names them.
+
 Beware: backbones are frozen in `LiraModel.train`, because `from_pretrained` gives every loaded parameter a gradient again and then
 calls `eval()`.
 """
 
 import copy
 import difflib
-import json
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForTextEncoding, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_TEXT_ENCODING_MAPPING
-from transformers.utils import ModelOutput, cached_file, logging
+from transformers.utils import ModelOutput, logging
 
 from .arca_lira import Actor, Adaptor, Arca, sentence_pooling, temporal_pooling
+from .backbones_lira import auto_class, encoder_of, freeze, learns, loaded_from, pooling_of
 from .configuration_lira import LiraConfig
 from .lasr_lira import Lasr
 from .objectives_lira import (
@@ -191,27 +192,6 @@ class LiraPreTrainedModel(PreTrainedModel):
         return model.eval()
 
 
-def loaded_from(path: str, name: str, dtype: torch.dtype) -> PreTrainedModel:
-    """The pretrained backbone of a path, multilingual, english or llm. Raises ValueError where there is none."""
-    try:
-        loader = AutoModelForCausalLM if path == "llm" else auto_class(AutoConfig.from_pretrained(name))
-        return loader.from_pretrained(name, dtype=dtype)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: {str(name)!r} is neither a model folder nor a Hub id that can be loaded ({reason})") from error
-
-
-def pooling_of(name: str, config) -> str:
-    """mean, cls or last: what the backbone's sentence-transformers files say, else last for decoders and mean for encoders."""
-    path = cached_file(name, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False)
-    declared = json.loads(Path(path).read_text()) if path else {}
-    for pooling, keys in (("cls", ("pooling_mode_cls_token",)), ("last", ("pooling_mode_lasttoken",)), ("mean", ("pooling_mode_mean_tokens",))):
-        if any(declared.get(key) for key in keys) or declared.get("pooling_mode") in (pooling, pooling + "token"):
-            return pooling
-    decoder = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
-    return "last" if decoder and not config.is_encoder_decoder else "mean"
-
-
 class LiraModel(LiraPreTrainedModel):
     """Both backbones, Arca and LaSR. Heads add a loss; all weights live here, so a stage-1 folder opens in every head."""
 
@@ -376,35 +356,6 @@ class LiraModel(LiraPreTrainedModel):
             **cached,
         )
         return self.fuse(self.encode_features(batch))
-
-
-def freeze(backbone: PreTrainedModel, training: bool, trainable: bool) -> None:
-    """Sets a backbone's mode: frozen and in eval mode, but for LoRA's own weights; or, if it is trainable, like any model.
-    Layers of a trainable backbone that were frozen by hand stay so."""
-    adapters = [parameter for name, parameter in backbone.named_parameters() if "lora_" in name]
-    if trainable:
-        if not learns(backbone):  # it was made trainable after it had been frozen
-            backbone.requires_grad_(True)
-    else:
-        marks = [parameter.requires_grad for parameter in adapters]
-        backbone.requires_grad_(False)
-        for parameter, mark in zip(adapters, marks, strict=True):
-            parameter.requires_grad_(mark)
-    backbone.train(training and (trainable or any(parameter.requires_grad for parameter in adapters)))
-
-
-def learns(backbone: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in backbone.parameters())
-
-
-def auto_class(config):
-    """The Auto class that opens a backbone: where a text-encoder class exists (T5, mT5, BERT ...) that one, else AutoModel."""
-    return AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
-
-
-def encoder_of(backbone: PreTrainedModel) -> PreTrainedModel:
-    """The backbone itself, or its encoder where it came with a decoder that LiRA never runs (M2M100, BART ...)."""
-    return backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
 
 
 # ---- heads ---------------------------------------------------------------------------------------------------------------
