@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from .folders_lira import WEIGHT_FILES, located, tensor_files
+from .hub_lira import fetch
 
 FILES = (*WEIGHT_FILES, "1_Pooling/config.json")
 # Fields in which a configuration may differ from the stored one without changing a number: those that every model has, and of training.
@@ -47,7 +48,7 @@ def loaded_by_reference(path: str, reference: dict, config: PreTrainedConfig, dt
         config: what LiRA's configuration holds of it. where: how the Hub is reached (LOCATION).
     Raises ValueError where the commit's configuration or weights are others than config's; OSError where it cannot be had."""
     name = f"{reference['repo_id']} at {reference['revision']}"
-    folder, _ = located(reference["repo_id"], FILES, revision=reference["revision"], **where)
+    folder = fetch(reference["repo_id"], revision=reference["revision"], patterns=list(FILES), **where)  # never a folder of that name
     files = tensor_files(folder)
     found = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     there, expected = (architecture(json.loads(each.to_json_string(use_diff=False))) for each in (found, config))

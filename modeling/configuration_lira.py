@@ -6,6 +6,8 @@ Fields marked *ours* have no value in the paper's public record; their defaults 
 import re
 from dataclasses import field
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
@@ -32,7 +34,7 @@ CHOICES = {
     "backbones": ("embedded", "reference"),
 }
 BACKBONES = ("multilingual", "english", "llm")
-REPOSITORY, COMMIT = re.compile(r"[\w.-]+(/[\w.-]+)?"), re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 AT_LEAST_ONE = (
     "num_bins", "width", "actor_width", "fusion_layers", "fusion_heads", "ndcg_k", "hinge_negatives", "collapse_patience", "queue_hardest",
     "queue_chunk",
@@ -200,13 +202,16 @@ class LiraConfig(PreTrainedConfig):
                 not isinstance(reference, dict)
                 or set(reference) != {"repo_id", "revision"}
                 or not all(isinstance(value, str) for value in reference.values())
-                or not REPOSITORY.fullmatch(reference["repo_id"])
                 or not COMMIT.fullmatch(reference["revision"])
             ):
                 raise ValueError(
                     f"backbone_references: {path!r} has {reference!r}; a repo_id of the Hub and a revision, "
                     "the 40 hexadecimal digits of a commit, are needed"
                 )
+            try:
+                validate_repo_id(reference["repo_id"])
+            except HFValidationError as error:
+                raise ValueError(f"backbone_references: {path!r} has {reference['repo_id']!r}, which is no repository ({error})") from None
         if self.backbones == "reference":
             if self.trainable_backbones:
                 raise ValueError(

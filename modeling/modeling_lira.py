@@ -306,7 +306,7 @@ class LiraPreTrainedModel(PreTrainedModel):
         for path, prefix in self._prefixes().items():
             own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
             digest = digests(own)
-            if digest == self._referred.get(path):
+            if not own or digest == self._referred.get(path):
                 continue
             reference, dtype = self.config.backbone_references[path], next(tensor.dtype for tensor in own.values() if tensor.is_floating_point())
             backbone, random = loaded_by_reference(path, reference, getattr(self.config, f"{path}_config"), dtype, **where)

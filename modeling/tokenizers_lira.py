@@ -4,6 +4,7 @@ transformers reads the tokenizer of the root where a subfolder is missing, with 
 """
 
 import hashlib
+from operator import itemgetter
 from pathlib import Path
 
 from .configuration_lira import LiraConfig
@@ -22,12 +23,9 @@ PROBES = (
 def fingerprint(tokenizer) -> str:
     """sha256, in hexadecimal, of a tokenizer's vocabulary and of how it reads a few texts: what decides which rows of a backbone's
     embedding it asks for, and nothing else."""
-    digest = hashlib.sha256()
-    for token, number in sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[::-1]):
-        digest.update(f"{number} {token}\0".encode("utf-8", "surrogatepass"))
-    for text in PROBES:
-        digest.update(f"{[int(number) for number in tokenizer(text)['input_ids']]}\0".encode())
-    return digest.hexdigest()
+    vocabulary = [f"{number} {token}" for token, number in sorted(tokenizer.get_vocab().items(), key=itemgetter(1, 0))]
+    read = [str([int(number) for number in tokenizer(text)["input_ids"]]) for text in PROBES]
+    return hashlib.sha256("\0".join([*vocabulary, *read]).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def check_there(folder: Path, names: list[str]) -> None:
@@ -50,7 +48,9 @@ def check_same(folder: Path, tokenizers: dict, saved: dict[str, str]) -> None:
 
 
 def check_vocabularies(folder: Path, tokenizers: dict) -> None:
-    """Raises ValueError for a tokenizer with more tokens than its backbone's embedding has rows, where a model lies beside the processor."""
+    """Raises ValueError for a tokenizer with more tokens than its backbone's embedding has rows, where a model lies beside the processor.
+
+    Tokens that were added to a finished vocabulary do not count: some tokenizers share theirs with a larger model."""
     stored = LiraConfig.get_config_dict(folder)[0] if (folder / "config.json").exists() else {}
     if stored.get("model_type") != LiraConfig.model_type:
         return
@@ -58,8 +58,8 @@ def check_vocabularies(folder: Path, tokenizers: dict) -> None:
     for name, tokenizer in tokenizers.items():
         backbone = getattr(config, f"{name}_config")
         rows = getattr(backbone and backbone.get_text_config(), "vocab_size", None)
-        if rows is not None and len(tokenizer) > rows:
+        if rows is not None and tokenizer.vocab_size > rows:
             raise ValueError(
-                f"{name} tokenizer: {len(tokenizer)} tokens in {folder / FOLDERS[name]}, but the backbone beside it has {rows}; "
+                f"{name} tokenizer: {tokenizer.vocab_size} tokens in {folder / FOLDERS[name]}, but the backbone beside it has {rows}; "
                 "model and processor do not belong together"
             )
