@@ -82,6 +82,8 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
         raise ValueError(f"output: {recipe.output} holds checkpoints of an earlier run; resume with --resume, or choose another folder")
     if recipe.lora and parse_flag_from_env("ACCELERATE_USE_FSDP"):
         raise ValueError("lora: adapters are not trained under FSDP; launch with configs/ddp.yaml, or leave lora out")
+    if recipe.lora and recipe.model.get("backbones") == "reference":
+        raise ValueError("model.backbones: 'reference' is not allowed with lora, which changes what would be referred to; leave one of them out")
     PartialState(cpu=not torch.accelerator.is_available()).wait_for_everyone()  # nobody writes before everybody has looked
     model, processor, train, validation = load_parts(recipe)
     task, lora = TASKS[type(validation[0])], {name: group.model_dump() for name, group in recipe.lora.items()}
