@@ -1,15 +1,13 @@
 """`lira-hf export`: a model for retrieval as one ONNX graph, both backbones and LiRA's head, that onnxruntime runs on LiraProcessor's batches.
 
-    OUTPUT/model.onnx        float32, checked against the model before it is kept; past 2 GB the weights lie in model.onnx.data
-    OUTPUT/model_int8.onnx   the backbones' weights in 8 bits, activations quantised as they come
+OUTPUT/model.onnx        float32, checked against the model before it is kept; past 2 GB the weights lie in model.onnx.data
+OUTPUT/model_int8.onnx   the backbones' weights in 8 bits, activations quantised as they come
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -33,6 +31,7 @@ from lira_hf.modeling.processing_lira import Row
 from lira_hf.reporting import print_table, results, write_json
 
 try:
+    import onnx
     import onnxruntime
     import onnxscript  # noqa: F401; torch.onnx writes with it
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -105,7 +104,7 @@ def write_graph(model: LiraForRetrieval, path: Path) -> None:
     example = {name: torch.ones([SIZES.get(size, size) for size in sizes], dtype=kinds.get(name, torch.long)) for name, sizes in INPUTS.items()}
     example["language_ids"].zero_()
     try:
-        with torch.no_grad(), quiet_tracing():
+        with torch.no_grad(), plain_layers(), quiet():
             traced = torch.export.export(RetrievalGraph(model.lira).eval(), (), example, dynamic_shapes=dict(zip(INPUTS, dims, strict=True)))
             program = torch.onnx.export(traced, dynamo=True, output_names=["embeddings"], verbose=False)
     except Exception as error:  # each backbone that cannot be traced fails in its own way
@@ -121,19 +120,27 @@ def weight_bytes(model: nn.Module) -> int:
 
 
 @contextmanager
-def quiet_tracing() -> Iterator[None]:
-    """Without what torch.onnx says about itself, and without the fused Transformer layer, which no graph knows."""
-    logger, fast = logging.getLogger("torch.onnx"), torch.backends.mha.get_fastpath_enabled()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    torch.backends.mha.set_fastpath_enabled(False)
+def quiet() -> Iterator[None]:
+    """Without what exporters say about themselves."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
-        torch.backends.mha.set_fastpath_enabled(fast)
+        logging.disable(level)
+
+
+@contextmanager
+def plain_layers() -> Iterator[None]:
+    """Without the fused layer of nn.TransformerEncoder, which ONNX does not have."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 # ---- running it ----------------------------------------------------------------------------------------------------------
@@ -208,19 +215,20 @@ def export(
     model, processor = load_model(model_folder)
     model = model.float().eval()
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        part = Path(scratch) / "onnx"
-        part.mkdir()
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
         write_graph(model, part / GRAPH)
         difference = largest_difference(model, processor, part / GRAPH)
         if difference > TOLERANCE:
             raise ValueError(f"model: the graph of {str(model_folder)!r} differs from it by {difference:.1e}, over {TOLERANCE}; nothing is kept")
         if int8:
             quantise(part / GRAPH, part / INT8)
-        if folder.exists():
-            os.replace(folder, Path(scratch) / "replaced")
-        os.replace(part, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     if data:
         measured = measure(model, processor, folder, data, show_progress_bar)
@@ -231,8 +239,20 @@ def export(
 
 
 def quantise(source: Path, target: Path) -> None:
-    """The graph with 8-bit weights in the layers and embedding tables of its backbones."""
-    quantize_dynamic(source, target, weight_type=QuantType.QInt8, use_external_data_format=source.with_name(source.name + ".data").exists())
+    """The graph with 8-bit weights in the layers and embedding tables of its backbones. LiRA's own part stays as it is: it is small, and
+    its actor chooses between candidates that may be close."""
+    nodes = onnx.load(source, load_external_data=False).graph.node
+    scopes = {node.name: {entry.key: entry.value for entry in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "") for node in nodes}
+    with quiet():
+        quantize_dynamic(
+            source,
+            target,
+            nodes_to_quantize=[name for name, scope in scopes.items() if "'lira.multilingual'" in scope or "'lira.english'" in scope],
+            per_channel=True,
+            reduce_range=True,  # else sums of products overflow, silently, on x86 processors without VNNI
+            weight_type=QuantType.QInt8,
+            use_external_data_format=source.with_name(source.name + ".data").exists(),
+        )
 
 
 def measure(model: LiraForRetrieval, processor: LiraProcessor, folder: Path, data: list[RetrievalData], show_progress_bar: bool = True) -> dict:
