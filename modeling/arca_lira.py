@@ -29,9 +29,12 @@ def temporal_pooling(states: Tensor, mask: Tensor, num_bins: int) -> Tensor:
     bins = torch.arange(num_bins, device=states.device)
     start = bins * count // num_bins  # [N, S]
     end = -((bins + 1) * count // -num_bins)  # ceiling division
-    place = lambda tokens: (read[:, None] <= tokens[..., None]).sum(-1)[..., None]  # noqa: E731; a place with so many valid tokens before it
-    pick = lambda tokens: prefix.gather(1, place(tokens).expand(-1, -1, states.shape[-1]))  # noqa: E731
-    return ((pick(end) - pick(start)) / (end - start).clamp_min(1)[..., None]).to(states.dtype)  # [N, S, h]
+
+    def sums(tokens: Tensor) -> Tensor:  # over the first `tokens` [N, S] valid tokens -> [N, S, h]
+        place = (read[:, None] <= tokens[..., None]).sum(-1)
+        return prefix.gather(1, place[..., None].expand(-1, -1, states.shape[-1]))
+
+    return ((sums(end) - sums(start)) / (end - start).clamp_min(1)[..., None]).to(states.dtype)  # [N, S, h]
 
 
 def sentence_pooling(states: Tensor, mask: Tensor, pooling: str) -> Tensor:

@@ -33,7 +33,7 @@ from lira_hf.reporting import print_table, results, write_json
 try:
     import onnx
     import onnxruntime
-    import onnxscript  # noqa: F401; torch.onnx writes with it
+    import onnxscript  # noqa: F401  torch.onnx writes with it
     from onnxruntime.quantization import QuantType, quantize_dynamic
 except ImportError as error:
     raise ValueError("export: onnx, onnxruntime or onnxscript is missing; pip install 'lira-hf[onnx]'") from error
