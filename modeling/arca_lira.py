@@ -22,15 +22,19 @@ def temporal_pooling(states: Tensor, mask: Tensor, num_bins: int) -> Tensor:
     Bin s covers the valid tokens floor(s n / S) .. ceil((s + 1) n / S) - 1: bins overlap when n < S, none is empty, padding on
     either side never enters. One prefix sum serves all bins. A row without a token gives zeros."""
     mask = mask.bool()
-    order = mask.long().argsort(dim=-1, descending=True, stable=True)  # valid tokens first, in their order
-    states = states.float().masked_fill(~mask[..., None], 0).gather(1, order[..., None].expand_as(states))
+    states = states.float().masked_fill(~mask[..., None], 0)
     prefix = F.pad(states.double().cumsum(1), (0, 0, 1, 0))  # [N, L + 1, h]; double: differences of long sums stay exact
+    read = mask.cumsum(-1)  # [N, L]: valid tokens up to each place
     count = mask.sum(-1, keepdim=True)  # [N, 1]
     bins = torch.arange(num_bins, device=states.device)
     start = bins * count // num_bins  # [N, S]
     end = -((bins + 1) * count // -num_bins)  # ceiling division
-    pick = lambda place: prefix.gather(1, place[..., None].expand(-1, -1, states.shape[-1]))  # noqa: E731
-    return ((pick(end) - pick(start)) / (end - start).clamp_min(1)[..., None]).to(states.dtype)  # [N, S, h]
+
+    def sums(tokens: Tensor) -> Tensor:  # over the first `tokens` [N, S] valid tokens -> [N, S, h]
+        place = (read[:, None] <= tokens[..., None]).sum(-1)
+        return prefix.gather(1, place[..., None].expand(-1, -1, states.shape[-1]))
+
+    return ((sums(end) - sums(start)) / (end - start).clamp_min(1)[..., None]).to(states.dtype)  # [N, S, h]
 
 
 def sentence_pooling(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -40,7 +44,7 @@ def sentence_pooling(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
         pooled = states.float().masked_fill(~mask[..., None], 0).sum(1) / mask.sum(-1, keepdim=True).clamp_min(1)
     else:
         place = mask.long().argmax(-1) if pooling == "cls" else mask.shape[1] - 1 - mask.long().flip(-1).argmax(-1)
-        pooled = states[torch.arange(len(states), device=states.device), place].float()
+        pooled = states[torch.arange(states.shape[0], device=states.device), place].float()
     return F.normalize(pooled, dim=-1)
 
 

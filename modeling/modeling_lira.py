@@ -13,6 +13,7 @@ calls `eval()`.
 
 import copy
 import difflib
+import json
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -460,7 +461,7 @@ class LiraModel(LiraPreTrainedModel):
         """Features -> output with embeddings [B, d_out]; parts replaces Arca and LaSR by a copy of them (the slow one of `ema`)."""
         arca, lasr = parts or (self.arca, self.lasr)
         source, target, present, output = self.choose(features, arca, lasr)
-        rows = torch.arange(len(source), device=source.device)
+        rows = torch.arange(source.shape[0], device=source.device)
         chosen = features["english_pooled"][rows, output.choice]
         output.embeddings = lasr(source, target, features["multilingual_pooled"], chosen, present, features["language_ids"])
         output.embeddings = output.embeddings.to(chosen)
@@ -477,7 +478,7 @@ class LiraModel(LiraPreTrainedModel):
         """Features -> what LaSR reads: bin streams of the text and of the chosen candidate, both [B, S, d], and which of the two paths
         are there [B, 2]; and an output with everything but embeddings. In training, some rows lose a path."""
         source, target, output = self.anchor(features, arca)
-        target = target[torch.arange(len(target), device=target.device), output.choice]
+        target = target[torch.arange(target.shape[0], device=target.device), output.choice]
         present = torch.stack([features["text_mask"], features["candidate_mask"].any(-1)], -1)  # [B, 2]
         if self.config.paths != "both":
             present = present & torch.tensor([self.config.paths == "multilingual", self.config.paths == "english"], device=present.device)

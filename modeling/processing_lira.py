@@ -306,6 +306,9 @@ class LiraProcessor(ProcessorMixin):
         encoded = tokenizer(texts, padding=True, padding_side="right", truncation=True, max_length=self.max_length, return_tensors="pt")
         if any(encoding.overflowing for encoding in encoded.encodings or ()):
             logger.warning_once(f"texts longer than {self.max_length} tokens are truncated (max_length of the processor); said once")
+        if not encoded["input_ids"].numel():  # nothing but empty texts, and a tokenizer that adds nothing: a column without a token
+            ids = torch.zeros(len(texts), 1, dtype=torch.long)
+            return ids, ids.clone()
         return encoded["input_ids"], encoded["attention_mask"]
 
     # -- what the language model reads beside the soft prompt ---------------------------------------------------------------------

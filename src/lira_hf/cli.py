@@ -308,6 +308,23 @@ def report(
     typer.echo(f"wrote {report(results, output)}")
 
 
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained LiRA model.")],
+    output: Annotated[Path | None, typer.Option(help="Folder for the graphs; MODEL/onnx by default, which is published with the model.")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Also with the backbones' weights in 8 bits.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Folder of `lira-hf data build` to measure on: MODEL/results/onnx.json.")] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    languages: Languages = None,
+) -> None:
+    """Writes the model as one ONNX graph for onnxruntime, and checks that it gives the model's vectors."""
+    from lira_hf.export import export
+
+    made = export(model, output, int8=int8, data_folder=data, split=split, languages=codes(languages))
+    sizes = ", ".join(f"{name} {size / 2**20:.1f} MB" for name, size in made["files"].items())
+    typer.echo(f"exported {made['folder']}: {sizes}; the largest difference of any embedding is {made['difference']:.1e}")
+
+
 def codes(text: str | None) -> list[str] | None:
     return None if text is None else [code.strip() for code in text.split(",")]
 

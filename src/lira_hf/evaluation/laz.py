@@ -46,7 +46,7 @@ def evaluate_folder(
     for system in tqdm([*FROZEN_SYSTEMS, "lira"], desc="evaluate", disable=not show_progress_bar):
         each = model if system == "lira" else build_frozen(model, system)
         board.add(system, summary(score(each, processor, data), data))
-    found = results(board.systems(), benchmark=_benchmark(data_folder, split), model=str(model_folder), seeds=[], split=split)
+    found = results(board.systems(), benchmark=benchmark_name(data_folder, split), model=str(model_folder), seeds=[], split=split)
     write_json(Path(output) / "results.json", found)
     if split == "test":
         keep(found, model_folder, benchmark)
@@ -54,7 +54,7 @@ def evaluate_folder(
     return found
 
 
-def _benchmark(data_folder: str | Path, split: str) -> str:
+def benchmark_name(data_folder: str | Path, split: str) -> str:
     """What the table is called: a built data set is LazRetrieval, an imported one is known by its folder."""
     record = Path(data_folder) / "build.json"
     size = json.loads(record.read_text())["size"] if record.exists() else None

@@ -32,10 +32,9 @@ def embed(model: LiraForRetrieval, encoder, rows: list, batch_size: int = 256) -
     """Embeddings [N, d_out] of rows by an encoder (see lira_hf.collation), on the CPU."""
     was_training = model.training
     model.eval()
-    device = model.lira.lasr.path_weight.device
     parts = []
     for start in range(0, len(rows), batch_size):
-        batch = {name: tensor.to(device) for name, tensor in encoder.batch(rows[start : start + batch_size]).items()}
+        batch = {name: tensor.to(model.device) for name, tensor in encoder.batch(rows[start : start + batch_size]).items()}
         parts.append(model(**batch).embeddings.float().cpu())
     model.train(was_training)
     return torch.cat(parts)
