@@ -34,6 +34,7 @@ def test_help_imports_nothing_heavy():
         (["train", "no-such.yaml"], "no-such.yaml: cannot be read"),
         (["evaluate", "no-model", "--data", "no-data"], "'no-model' is no LiRA model"),
         (["evaluate", "no-model", "--data", "no-data", "--benchmark", "mteb"], "benchmark: 'mteb'"),
+        (["export", "no-model"], "'no-model' is no LiRA model"),
         (["quickstart", "--seeds", "0"], "--seeds"),
         (["quickstart", "--english", "somewhere"], "multilingual: missing"),
         (["frobnicate"], "frobnicate"),
