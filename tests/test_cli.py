@@ -37,6 +37,7 @@ def test_help_imports_nothing_heavy():
         (["certify", "no-model", "--data", "no-data", "--output", "x"], "'no-model' is no LiRA model"),
         (["certify", "no-model", "--data", "no-data", "--output", "x", "--anchors", "1"], "--anchors"),
         (["report", "no-results"], "'no-results' is no folder"),
+        (["export", "no-model"], "'no-model' is no LiRA model"),
         (["quickstart", "--seeds", "0"], "--seeds"),
         (["quickstart", "--english", "somewhere"], "multilingual: missing"),
         (["frobnicate"], "frobnicate"),
