@@ -27,7 +27,21 @@ Every study file is a results.json (lira_hf.reporting.results: "benchmark", "met
     BOOTSTRAPPED  {"mean", "interval" [low, high], "languages" {code: {"mean", "interval"}}}: points of nDCG@10, 95 % (see intervals.bootstrap)
     COMPARED      BOOTSTRAPPED, and "slices" {slice: BOOTSTRAPPED}"""
 
-from lira_hf.evaluation.studies.rigs import Rig, anchor, build_data, find_backbones, rig_of, set_up, train_arm
+from lira_hf.evaluation.studies.rigs import (
+    QUIET,
+    Rig,
+    anchor,
+    anchored_folder,
+    build_data,
+    find_backbones,
+    rig_of,
+    set_up,
+    shipped_recipe,
+    train_arm,
+)
 from lira_hf.evaluation.studies.running import STUDIES, run_study
 
-__all__ = ["STUDIES", "Rig", "anchor", "build_data", "find_backbones", "rig_of", "run_study", "set_up", "train_arm"]
+__all__ = [
+    "QUIET", "STUDIES", "Rig", "anchor", "anchored_folder", "build_data", "find_backbones", "rig_of", "run_study", "set_up", "shipped_recipe",
+    "train_arm",
+]  # fmt: skip

@@ -9,6 +9,7 @@ import json
 import math
 import random
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -20,15 +21,16 @@ from safetensors.torch import load_file, save_file
 
 from lira_hf.backbones import train_tiny_backbones
 from lira_hf.catalogue import build
-from lira_hf.collation import SPLITS, RetrievalData, every_row, read
+from lira_hf.collation import SPLITS, Data, RetrievalData, every_row, read
 from lira_hf.evaluation.retrieval import score, summary, variant
 from lira_hf.features import FeatureStore, fill
 from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraProcessor
 from lira_hf.modeling.processing_lira import Row
 from lira_hf.reporting import write_json
-from lira_hf.training import Recipe, arguments, load_recipe, save, train_anchoring, train_retrieval
+from lira_hf.training import Recipe, arguments, load_parts, load_recipe, save, train_anchoring, train_retrieval
 
 Say = Callable[[str, list[dict]], None]  # is told the name and the log of what was trained
+QUIET = {"disable_tqdm": True, "logging_strategy": "no"}
 SHOWN_ONLY = {"disable_tqdm", "logging_strategy", "logging_steps"}  # arguments that change no training
 
 
@@ -103,6 +105,31 @@ def rig_of(recipe: Recipe, data: dict[str, list[RetrievalData]] | None = None) -
 def fill_features(recipe: Recipe, base: LiraForRetrieval, processor: LiraProcessor, rows: list[Row]) -> FeatureStore:
     """The recipe's cache with the features of rows added, and whatever else it holds."""
     return fill(recipe.features or Path(recipe.output) / "features", base.lira, processor, rows, dtype=recipe.features_dtype)
+
+
+def shipped_recipe(
+    name: str, output: str | Path, make_data: Callable[[Path], Any], backbones: dict[str, str | None], problems: bool = False
+) -> Recipe:
+    """configs/NAME.yaml on data and backbones in OUTPUT, each made where it is missing; backbones: those that need not be made."""
+    output, backbones = Path(output), {path: given for path, given in backbones.items() if given is not None}
+    if not (output / "data").exists():
+        make_data(output / "data")
+    if not {"multilingual", "english"} <= set(backbones):
+        made = train_tiny_backbones(output / "backbones", problems=problems)
+        backbones = {path: str(folder) for path, folder in made.items()} | backbones
+    given = {"data": str(output / "data"), "backbones": backbones, "output": str(output)}
+    return load_recipe(Path(str(files("lira_hf.configs") / f"{name}.yaml")), given)
+
+
+def anchored_folder(recipe: Recipe, seed: int, store: FeatureStore, train: list[Data]) -> Path:
+    """Stage 1 of a recipe's data, of whatever kind, with a seed; trained once."""
+    folder = Path(recipe.output) / f"anchored-{seed}"
+    if not folder.exists():
+        model, processor, *_ = load_parts(recipe.model_copy(update={"seed": seed}))
+        with tempfile.TemporaryDirectory() as checkpoints:
+            train_anchoring(model, store, train, arguments(Path(checkpoints), seed, recipe.anchoring | QUIET | {"save_strategy": "no"}))
+        save(model, processor, folder, [])
+    return folder
 
 
 # ---- the two stages of an arm ------------------------------------------------------------------------------------------------

@@ -99,5 +99,5 @@ def load_study(path: str | Path, output: str | Path, overrides: dict[str, Any] |
         message = message if message.startswith("study") else f"{name}: {message}, not {first['input']!r}"
         raise ValueError(f"{path}: {message}") from None
     made = {part: str(Path(output) / "backbones" / part) for part in ("multilingual", "english")}
-    values = {"data": str(Path(output) / "data"), "backbones": made, **values, "output": str(output)}
+    values = {"data": str(Path(output) / "data"), "backbones": made, "languages": None, **values, "output": str(output)}
     return check_recipe(values, str(path)), study

@@ -74,10 +74,12 @@ def work_together(workers: int, make_jobs: Callable[..., Sequence[Job]], *argume
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
     with tqdm(total=len(jobs), desc=title, unit="job") as bar:
-        while any(process.is_alive() for process in processes):
+        running = True
+        while running:
+            running = any(process.is_alive() for process in processes)
+            if finished := sum(job.done.exists() for job in jobs) - bar.n:
+                bar.update(finished)
             time.sleep(POLL)
-            bar.update(sum(job.done.exists() for job in jobs) - bar.n)
-        bar.update(sum(job.done.exists() for job in jobs) - bar.n)
     missing = [str(job.done) for job in jobs if not job.done.exists()]
     if missing:
         raise RuntimeError(f"{len(missing)} of {len(jobs)} jobs are left over, {missing[0]} among them; what stopped them stands above")
