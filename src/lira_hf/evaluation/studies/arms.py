@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from lira_hf.evaluation.retrieval import TRAINED_SYSTEMS
-from lira_hf.evaluation.studies.rigs import Rig, anchor, anchoring_folder, arm_file, train_arm
+from lira_hf.evaluation.studies.rigs import Rig, anchor, anchoring_folder, arm_file, check_identity, identity, train_arm
 from lira_hf.evaluation.studies.settings import FewShot
 from lira_hf.evaluation.studies.working import Job
+from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval
 
 UNWATCHED = {"collapse_patience": 10**9}  # an arm whose space collapses is measured too, instead of being stopped
 
@@ -33,18 +33,22 @@ class Arm:
     retrieval: dict[str, Any] = field(default_factory=dict)
 
     def jobs(self, rig: Rig, seed: int) -> list[Job]:
-        """Stage 1, unless there is none, and stage 2."""
-        output, first = Path(rig.recipe.output), []
+        """Stage 1, unless there is none, and stage 2. Raises ValueError where one is finished that was trained otherwise."""
+        output, part = rig.recipe.output, rig.part(seed, self.percent, **self.retrieval)
+        first, done = [], arm_file(output, seed, self.name)
         if self.anchoring is not None:
-            first = [Job(anchoring_folder(output, seed, self.anchored) / "model", partial(self.anchor, rig, seed))]
-        return [*first, Job(arm_file(output, seed, self.name), partial(self.train, rig, seed), tuple(job.done for job in first))]
+            folder = anchoring_folder(output, seed, self.anchored)
+            check_identity(folder / "made_by.json", identity(part, self.anchoring, "anchoring"))
+            first = [Job(folder / "model", partial(self.anchor, part, seed))]
+        check_identity(done, identity(part, self.fields, "retrieval"))
+        return [*first, Job(done, partial(self.train, part, seed), tuple(job.done for job in first))]
 
-    def anchor(self, rig: Rig, seed: int):
-        return rig.base if self.anchoring is None else anchor(rig.part(seed, self.percent), seed, self.anchoring, self.anchored)
+    def anchor(self, part: Rig, seed: int) -> LiraForPreTraining | LiraForRetrieval:
+        return part.base if self.anchoring is None else anchor(part, seed, self.anchoring, self.anchored)
 
-    def train(self, rig: Rig, seed: int) -> dict:
-        part = rig.part(seed, self.percent, **self.retrieval)
-        return train_arm(part, seed, self.name, self.fields, self.anchor(rig, seed), weights=self.name in KEPT)
+    def train(self, part: Rig, seed: int) -> dict:
+        """Stage 2 on the arm's part of the rows, from its stage 1, which is trained where it is not finished."""
+        return train_arm(part, seed, self.name, self.fields, self.anchor(part, seed), weights=self.name in KEPT)
 
 
 CONTROLS = {name: Arm(name, fields) for name, fields in TRAINED_SYSTEMS.items()}  # lira, and the simpler systems it must beat
