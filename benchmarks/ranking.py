@@ -19,18 +19,17 @@ from statistics import mean
 import torch
 from transformers.utils import logging
 
-from lira_hf.backbones import train_tiny_backbones
 from lira_hf.catalogue.similarity_builder import build_similarity
 from lira_hf.collation import SPLITS, PairData
 from lira_hf.evaluation.ranking import score, summary
+from lira_hf.evaluation.studies import QUIET, anchored_folder, shipped_recipe
 from lira_hf.features import FeatureStore
 from lira_hf.modeling import LiraForSequenceClassification
 from lira_hf.reporting import results, write_json
-from lira_hf.training import Recipe, arguments, fill_features, load_parts, load_recipe, save, train_anchoring, train_ranking
+from lira_hf.training import Recipe, arguments, fill_features, load_parts, train_ranking
 from lira_hf.training.running import TASKS, load_data
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "docs" / "results" / "ranking.json"
+RESULTS = Path(__file__).parents[1] / "docs" / "results" / "ranking.json"
 ARMS = {
     "mse": {"regression": "mse"},
     "correlation": {"regression": "correlation", "corr_queue_size": 1024},
@@ -42,28 +41,6 @@ ARMS = {
 FROZEN = {"selection": "critic", "correction_scale": 0.0}
 LEARNING_RATES = (1.25e-4, 2.5e-4, 5e-4, 1e-3)
 SEEDS = (0, 1, 2)
-QUIET = {"disable_tqdm": True, "logging_strategy": "no"}
-
-
-def prepare(scratch: Path, multilingual: str | None, english: str | None) -> Recipe:
-    """Data and backbones, made where they are missing, in the shipped recipe."""
-    if not (scratch / "data").exists():
-        build_similarity(scratch / "data")
-    if multilingual is None or english is None:
-        multilingual, english = map(str, train_tiny_backbones(scratch / "backbones").values())
-    overrides = {"data": str(scratch / "data"), "backbones": {"multilingual": multilingual, "english": english}, "output": str(scratch)}
-    return load_recipe(ROOT / "configs" / "ranking.yaml", overrides)
-
-
-def anchored(recipe: Recipe, seed: int, store: FeatureStore, train: list[PairData]) -> Path:
-    """Stage 1 with a seed, trained once."""
-    folder = Path(recipe.output) / f"anchored-{seed}"
-    if not folder.exists():
-        model, processor, *_ = load_parts(recipe.model_copy(update={"seed": seed}))
-        with tempfile.TemporaryDirectory() as checkpoints:
-            train_anchoring(model, store, train, arguments(Path(checkpoints), seed, recipe.anchoring | QUIET | {"save_strategy": "no"}))
-        save(model, processor, folder, [])
-    return folder
 
 
 def opened(recipe: Recipe, folder: Path, seed: int, fields: dict) -> LiraForSequenceClassification:
@@ -90,7 +67,7 @@ def run(found: dict, recipe: Recipe, arms: list[str], output: Path) -> None:
     data = {split: load_data(recipe, split) for split in SPLITS}
     base, processor, *_ = load_parts(recipe)
     store = fill_features(recipe, base, processor, [part for parts in data.values() for part in parts])
-    folders = {seed: anchored(recipe, seed, store, data["train"]) for seed in SEEDS}
+    folders = {seed: anchored_folder(recipe, seed, store, data["train"]) for seed in SEEDS}
     if "frozen" not in found:
         found["frozen"] = summary(score(opened(recipe, folders[0], 0, FROZEN).eval(), store, data["test"]))
         write_json(output, found)
@@ -156,7 +133,8 @@ def main() -> None:
         grid = [f"{rate:g}" for rate in LEARNING_RATES]
         runs = {arm: {rate: seeds for rate, seeds in rates.items() if rate in grid} for arm, rates in found.get("runs", {}).items()}
         found = {"runs": runs, **({"frozen": found["frozen"]} if "frozen" in found else {})}
-        run(found, prepare(scratch, options.multilingual, options.english), options.arms, options.output)
+        given = {path: getattr(options, path) for path in ("multilingual", "english")}
+        run(found, shipped_recipe("ranking", scratch, build_similarity, given), options.arms, options.output)
         write_json(options.output, conclude(found))
     finally:
         if options.scratch is None:

@@ -21,19 +21,19 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
-from lira_hf.backbones import train_tiny_backbones, train_tiny_llm
+from lira_hf.backbones import train_tiny_llm
 from lira_hf.catalogue.problems import build_problems
 from lira_hf.collation import SPLITS, Problem, ProblemData
 from lira_hf.collation.folders import load_config
 from lira_hf.evaluation.reasoning import MORE_TOKENS, is_right, responses
+from lira_hf.evaluation.studies import QUIET, anchored_folder, shipped_recipe
 from lira_hf.features import FeatureStore
 from lira_hf.modeling import LiraForCausalLM, LiraProcessor
 from lira_hf.reporting import results, write_json
-from lira_hf.training import Recipe, arguments, fill_features, load_parts, load_recipe, save, train_anchoring, train_reasoning
+from lira_hf.training import Recipe, arguments, fill_features, load_parts, train_reasoning
 from lira_hf.training.running import load_data
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "docs" / "results" / "reasoning.json"
+RESULTS = Path(__file__).parents[1] / "docs" / "results" / "reasoning.json"
 ASKED = {  # what the language model reads where it is alone
     "no_translation": lambda problem, processor: problem.row.text,
     "english_only": lambda problem, processor: problem.row.translations[0],
@@ -46,30 +46,13 @@ ARMS = {  # of LiraConfig: a soft prompt before the text of english_best; the co
 }
 SEEDS = (0, 1, 2)
 RESAMPLES = 10_000
-QUIET = {"disable_tqdm": True, "logging_strategy": "no", "save_total_limit": 1}
 Right = dict[str, str]  # by language, a digit for each question: 1 where the answer is right
 
 
-def prepare(scratch: Path, multilingual: str | None, english: str | None, llm: str | None) -> Recipe:
+def prepare(scratch: Path, **given: str | None) -> Recipe:
     """Data and backbones, made where they are missing, in the shipped recipe."""
-    if not (scratch / "data").exists():
-        build_problems(scratch / "data")
-    if multilingual is None or english is None:
-        multilingual, english = map(str, train_tiny_backbones(scratch / "backbones", problems=True).values())
-    llm = llm or str(train_tiny_llm(scratch / "backbones"))
-    backbones = {"multilingual": multilingual, "english": english, "llm": llm}
-    return load_recipe(ROOT / "configs" / "reasoning.yaml", {"data": str(scratch / "data"), "backbones": backbones, "output": str(scratch)})
-
-
-def anchored(recipe: Recipe, seed: int, store: FeatureStore, train: list[ProblemData]) -> Path:
-    """Stage 1 with a seed, trained once."""
-    folder = Path(recipe.output) / f"anchored-{seed}"
-    if not folder.exists():
-        model, processor, *_ = load_parts(recipe.model_copy(update={"seed": seed}))
-        with tempfile.TemporaryDirectory() as checkpoints:
-            train_anchoring(model, store, train, arguments(Path(checkpoints), seed, recipe.anchoring | QUIET | {"save_strategy": "no"}))
-        save(model, processor, folder, [])
-    return folder
+    given["llm"] = given["llm"] or str(train_tiny_llm(scratch / "backbones"))
+    return shipped_recipe("reasoning", scratch, build_problems, given, problems=True)
 
 
 def judged(written: dict[str, list[str]], data: list[ProblemData]) -> Right:
@@ -125,7 +108,7 @@ def run(found: dict, recipe: Recipe, output: Path) -> None:
         for arm, fields in ARMS.items():
             runs = found["runs"].setdefault(arm, {})
             if str(seed) not in runs:
-                folder = anchored(recipe, seed, store, data["train"])
+                folder = anchored_folder(recipe, seed, store, data["train"])
                 runs[str(seed)] = trained(recipe, folder, seed, fields, store, data)
                 write_json(output, found)
             one = runs[str(seed)]
@@ -185,7 +168,7 @@ def main() -> None:
     try:
         found = json.loads(options.output.read_text()) if options.output.exists() else {}
         found = {"alone": found.get("alone", {}), "runs": found.get("runs", {})}
-        recipe = prepare(scratch, options.multilingual, options.english, options.llm)
+        recipe = prepare(scratch, multilingual=options.multilingual, english=options.english, llm=options.llm)
         run(found, recipe, options.output)
         concluded = conclude(found, recipe)
         write_json(options.output, concluded)

@@ -25,6 +25,7 @@ CHOICES = {
     "english_pooling": ("mean", "cls", "last"),
     "paths": ("both", "multilingual", "english"),
     "selection": ("actor", "critic", "first"),
+    "critics": ("both", "translation", "embedding"),
     "fusion": ("transformer", "pooled"),
     "policy": ("expected", "reinforce"),
     "baseline": ("expected", "none"),
@@ -62,6 +63,8 @@ class LiraConfig(PreTrainedConfig):
         embedding_dim: output width; None keeps d_g + d_h, a smaller one adds an orthogonally initialised projection.
         paths: `both`, or one path only (the single-path controls). fusion: `transformer`, or `pooled` (the residual-MLP control).
         selection: which candidate is read: the actor's, the critic's best, or the first.
+        critics: what actor and reward go by: `both` critics; `translation`, the language model's scores alone; or `embedding`, the
+            similarity of both paths alone, as if no candidate had scores (METHOD 1.3 to 1.6; one without the other is for ablations).
         correction_scale: shrinkage of the correction, 0 (frozen concatenation) to 1; chosen on validation (ours).
         reward_*: alpha, beta, gamma, delta of the reward (ours: 0.25 each). policy, baseline: estimator of the policy loss.
         anchor_weight: eta. contrast_weight: kappa; 0 is the paper's loss, which has a trivial minimum (METHOD 1.8).
@@ -116,6 +119,7 @@ class LiraConfig(PreTrainedConfig):
     paths: str = "both"
     fusion: str = "transformer"
     selection: str = "actor"
+    critics: str = "both"
     correction_scale: float = 1.0
 
     reward_semantic: float = 0.25

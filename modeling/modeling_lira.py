@@ -430,7 +430,7 @@ class LiraModel(LiraPreTrainedModel):
             features["candidate_mask"] = torch.ones(features["english_pooled"].shape[:2], dtype=torch.bool, device=device)
         if features.get("language_ids") is None:
             features["language_ids"] = torch.zeros(rows, dtype=torch.long, device=device)
-        if features.get("translation_scores") is None:
+        if features.get("translation_scores") is None or self.config.critics == "embedding":
             features["translation_scores"] = torch.full((*features["candidate_mask"].shape, 3), torch.nan, device=device)
         own = self.lasr.path_weight.dtype  # features may be cached in half precision, the trained part is float32
         for name in ("multilingual_features", "multilingual_pooled", "english_features", "english_pooled"):
@@ -448,7 +448,7 @@ class LiraModel(LiraPreTrainedModel):
         similarity = F.cosine_similarity(multilingual[:, None], english, dim=-1)  # [B, K]
         similarity = torch.where(features["text_mask"][:, None], similarity, 0.0)  # without a text there is nothing to be like
         prior = arca.actor.prior(scores, features["english_pooled"], mask)
-        logits = arca.actor(scores, similarity, prior).masked_fill(~mask, -torch.inf)
+        logits = arca.actor(scores, self.judged(similarity), prior).masked_fill(~mask, -torch.inf)
         ranking = {"actor": logits, "critic": prior.masked_fill(~mask, -torch.inf), "first": mask.float()}[self.config.selection]
         choice = ranking.argmax(-1)  # the first of equals
         return (
@@ -456,6 +456,10 @@ class LiraModel(LiraPreTrainedModel):
             target,
             LiraModelOutput(multilingual_embeds=multilingual, english_embeds=english, similarity=similarity, actor_logits=logits, choice=choice),
         )
+
+    def judged(self, similarity: Tensor) -> Tensor:
+        """What the embedding critic says of candidates [B, K]: their similarity, or zeros where it is not asked."""
+        return torch.zeros_like(similarity) if self.config.critics == "translation" else similarity
 
     def fuse(self, features: dict[str, Tensor], parts: tuple[Arca, Lasr] | None = None) -> LiraModelOutput:
         """Features -> output with embeddings [B, d_out]; parts replaces Arca and LaSR by a copy of them (the slow one of `ema`)."""
@@ -623,7 +627,8 @@ class LiraForPreTraining(LiraHead):
         if not return_loss:
             return output
         config = self.config
-        rewards = self.lira.arca.actor.critic(features["translation_scores"].float()) + config.reward_similarity * output.similarity.detach()
+        similarity = self.lira.judged(output.similarity.detach())
+        rewards = self.lira.arca.actor.critic(features["translation_scores"].float()) + config.reward_similarity * similarity
         chosen = output.english_embeds[torch.arange(len(rewards), device=rewards.device), output.choice]  # [B, d]
         mask = self.across(features["candidate_mask"] & features["text_mask"][:, None])  # [B, K]; from here on, B counts all processes
         logits, rewards, choice = self.across(output.actor_logits, -torch.inf), self.across(rewards), self.across(output.choice)

@@ -22,6 +22,7 @@ from transformers import (
     BertConfig,
     LlamaConfig,
     PreTrainedTokenizerFast,
+    Qwen3Config,
     XLMRobertaConfig,
     get_linear_schedule_with_warmup,
 )
@@ -33,7 +34,9 @@ from lira_hf.languages import check_languages
 from lira_hf.modeling.arca_lira import sentence_pooling
 from lira_hf.modeling.processing_lira import padded
 
-SIZE = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256, "max_position_embeddings": 260}
+WIDTH = 128  # of both encoders, unless others are asked for
+ENGLISH_KINDS = ("bert", "qwen3")
+SIZE = {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 260}
 MAX_LENGTH = 64
 TEMPERATURE = 0.05  # of the InfoNCE loss, in units of cosine
 LLM_SIZE = {
@@ -52,6 +55,8 @@ def train_tiny_backbones(
     batch_size: int = 128,
     show_progress_bar: bool = True,
     problems: bool = False,
+    english: str = "bert",
+    widths: tuple[int, int] = (WIDTH, WIDTH),
 ) -> dict[str, Path]:
     """Trains and saves OUTPUT/multilingual and OUTPUT/english; returns the two folders. Finished ones are kept as they are.
 
@@ -59,19 +64,30 @@ def train_tiny_backbones(
         languages: of the multilingual encoder, None for all seven. seed: of text, weights and order.
         steps: of the multilingual and of the English encoder, each of batch_size pairs; together about a minute on two cores.
         types: the product types they read of, as many as the data set has; None for all.
-        problems: whether every second batch holds word problems, in the wordings of their training split, and their translations."""
+        problems: whether every second batch holds word problems, in the wordings of their training split, and their translations.
+        english: kind of the English encoder: bert, or qwen3, a decoder whose last token is the sentence.
+        widths: of both, multiples of 8."""
     languages = check_languages(languages)
+    if english not in ENGLISH_KINDS:
+        raise ValueError(f"english: {english!r} is not allowed; one of {', '.join(ENGLISH_KINDS)} is")
+    for width in widths:
+        if width < 8 or width % 8:
+            raise ValueError(f"widths: {width} is not allowed; a multiple of 8 is")
     folders = {}
-    for path, codes, count in (("multilingual", [*languages, "en"], steps[0]), ("english", ["en"], steps[1])):
+    plans = (("multilingual", [*languages, "en"], steps[0], widths[0]), ("english", ["en"], steps[1], widths[1]))
+    for path, codes, count, width in plans:
+        decoder = path == "english" and english == "qwen3"
         folders[path] = Path(output) / path
         recipe = {"languages": codes, "seed": seed, "steps": count, "batch_size": batch_size, "types": types, "problems": problems}
+        recipe |= ({"kind": english} if decoder else {}) | ({"width": width} if width != WIDTH else {})
         if is_made(folders[path], recipe):
             continue
         train_pairs = pairs(codes, count * batch_size, seed, types)
         if problems:
             train_pairs = alternating(train_pairs, problem_pairs(codes, count * batch_size, seed), batch_size)
-        tokenizer, encoder = build(path, [text for _, *two in train_pairs for text in two], seed)
-        train(encoder, tokenizer, [(anchor, positive) for _, anchor, positive in train_pairs], batch_size, seed, show_progress_bar, path)
+        tokenizer, encoder = build(path, [text for _, *two in train_pairs for text in two], seed, width, decoder)
+        text_pairs = [(anchor, positive) for _, anchor, positive in train_pairs]
+        train(encoder, tokenizer, text_pairs, batch_size, seed, show_progress_bar, path, "last" if decoder else "mean")
         keep(folders[path], recipe, encoder, tokenizer)
     return folders
 
@@ -97,8 +113,9 @@ def alternating(first: list, second: list, size: int) -> list:
     return [item for start in range(0, len(first), size) for items in (first, second) for item in items[start : start + size]]
 
 
-def build(path: str, texts: list[str], seed: int) -> tuple[PreTrainedTokenizerFast, torch.nn.Module]:
-    """A tokenizer trained on texts and an untrained encoder: Unigram and XLM-R for the multilingual path, WordPiece and BERT for English."""
+def build(path: str, texts: list[str], seed: int, width: int = WIDTH, decoder: bool = False) -> tuple[PreTrainedTokenizerFast, torch.nn.Module]:
+    """A tokenizer trained on texts and an untrained encoder: Unigram and XLM-R for the multilingual path, WordPiece and BERT, or with
+    `decoder` Qwen3, for English."""
     if path == "multilingual":
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
@@ -118,10 +135,15 @@ def build(path: str, texts: list[str], seed: int) -> tuple[PreTrainedTokenizerFa
     ids = [(name, tokenizer.token_to_id(name)) for name in (first, last)]
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{first} $A {last}", special_tokens=ids)
     torch.manual_seed(seed)
+    size = {"vocab_size": tokenizer.get_vocab_size(), "hidden_size": width, "intermediate_size": 2 * width, **SIZE}
     if path == "multilingual":
-        config = XLMRobertaConfig(vocab_size=tokenizer.get_vocab_size(), pad_token_id=1, bos_token_id=0, eos_token_id=2, **SIZE)
+        config = XLMRobertaConfig(pad_token_id=1, bos_token_id=0, eos_token_id=2, **size)
+    elif decoder:
+        ends = tokenizer.token_to_id(last)
+        heads = {"num_key_value_heads": 2, "head_dim": width // SIZE["num_attention_heads"]}
+        config = Qwen3Config(pad_token_id=0, bos_token_id=None, eos_token_id=ends, **heads, **size)
     else:
-        config = BertConfig(vocab_size=tokenizer.get_vocab_size(), pad_token_id=0, **SIZE)
+        config = BertConfig(pad_token_id=0, **size)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=256, **special), AutoModel.from_config(config)
 
 
@@ -133,8 +155,9 @@ def train(
     seed: int,
     progress: bool,
     name: str,
+    pooling: str,
 ) -> None:
-    """One pass of symmetric InfoNCE with mean pooling over text_pairs."""
+    """One pass of symmetric InfoNCE over text_pairs."""
     steps = len(text_pairs) // batch_size
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3, weight_decay=0.01)
     schedule = get_linear_schedule_with_warmup(optimizer, steps // 10, steps)
@@ -146,7 +169,7 @@ def train(
         for side in (0, 1):
             tokens = tokenizer([pair[side] for pair in batch], padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
             states = encoder(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
-            vectors.append(sentence_pooling(states, tokens["attention_mask"], "mean"))
+            vectors.append(sentence_pooling(states, tokens["attention_mask"], pooling))
         logits = vectors[0] @ vectors[1].T / TEMPERATURE  # [B, B]
         labels = torch.arange(len(batch))
         loss = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2

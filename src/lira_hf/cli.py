@@ -325,6 +325,21 @@ def export(
     typer.echo(f"exported {made['folder']}: {sizes}; the largest difference of any embedding is {made['difference']:.1e}")
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def study(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="STUDY", help="ablation, noise, few-shot or backbones.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="A recipe; configs/study.yaml explains what a study adds to it.")],
+    output: Annotated[Path, typer.Option(help="Folder that the studies of one file share; the same command goes on where it was killed.")],
+    seeds: Annotated[int | None, typer.Option(min=1, help="How often each training is repeated, instead of the file's.")] = None,
+) -> None:
+    """Trains the arms of a study and compares them, with intervals. Any field of the file can be given as --field value, as for train."""
+    from lira_hf.evaluation.studies import run_study
+    from lira_hf.evaluation.studies.tables import render_study
+
+    typer.echo("\n".join(render_study(run_study(name, config, output, seeds, overrides(context.args)))))
+
+
 def codes(text: str | None) -> list[str] | None:
     return None if text is None else [code.strip() for code in text.split(",")]
 

@@ -43,7 +43,11 @@ def stream(folder: str | Path, language: str, split: str) -> RetrievalStream:
 
 
 def load_config(folder: str | Path, config: str, split: str, streaming: bool = False) -> Dataset | IterableDataset:
+    """A table of a folder or Hub repository. Raises ValueError where there is none."""
+    files = [str(file) for file in sorted((Path(folder) / config).glob(f"{split}-*.parquet"))]
     try:
+        if files:  # asked for by its folder, a table would come from the cache of any folder of that name
+            return load_dataset("parquet", data_files={split: files}, split=split, streaming=streaming)
         return load_dataset(str(folder), config, split=split, streaming=streaming)
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(f"data: {str(folder)!r} has no configuration {config!r} with a split {split!r} ({str(error).splitlines()[0]})") from error

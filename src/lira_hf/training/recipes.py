@@ -128,6 +128,11 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Re
     """Reads a YAML recipe; overrides are dotted names with their values, such as {"retrieval.max_steps": 50}.
 
     Raises ValueError in one line: the file, the field, what is wrong."""
+    return check_recipe(read_values(path, overrides), str(path))
+
+
+def read_values(path: str | Path, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a YAML file holds with its overrides, unchecked. Raises ValueError as load_recipe."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -144,7 +149,7 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Re
             if not isinstance(place, dict):
                 raise ValueError(f"{path}: {group} in {dotted} is no group of fields")
         place[name] = value
-    return check_recipe(values, str(path))
+    return values
 
 
 def recipe_text(recipe: Recipe) -> str:

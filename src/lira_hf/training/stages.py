@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
-from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from lira_hf.collation import (
     AnchoringCollator,
@@ -92,8 +92,9 @@ def fit(
     if args.early_stopping:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping))
     if not show_logs:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(ProgressBar)
+        trainer.remove_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
+        if not args.disable_tqdm:
+            trainer.add_callback(ProgressBar)
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer.state.log_history
 
