@@ -1,0 +1,153 @@
+"""`lira-hf evaluate`: a model, beside frozen systems with the same translations, on one of six benchmarks."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+import typer
+
+from lira_hf.evaluation.finished import data_digest
+from lira_hf.evaluation.systems import open_systems
+from lira_hf.evaluation.translations import Translations, write_texts
+from lira_hf.reporting import print_table, results, write_json
+
+EMBEDDING, REASONING = ("belebele", "mlqa", "sts22"), ("mgsm", "xcsqa")
+NAMES = ("laz", *EMBEDDING, *REASONING)
+NARROW = 12  # columns of a table in a terminal, at most; what is wider shows its averages
+
+
+def evaluate(
+    model: str | Path,
+    benchmark: str = "laz",
+    *,
+    data: str | Path | None = None,
+    translations: str | Path | None = None,
+    languages: Sequence[str] | None = None,
+    systems: Sequence[str] | None = None,
+    output: str | Path = "lira-results",
+    split: str = "test",
+    batch_size: int = 64,
+    features: bool = True,
+    texts: str | Path | None = None,
+) -> dict:
+    """Writes OUTPUT/results.json (see DESIGN) and, beside a LiRA folder's weights, MODEL/results/BENCHMARK.json; prints its table, returns it.
+
+    What is finished is kept in OUTPUT/cache by weights, data and translations: a run that was killed, started again, repeats none of it.
+
+    Args:
+        model: a LiRA folder or Hub id; or any encoder, or for mgsm and xcsqa any causal language model, to be measured as a baseline.
+        benchmark: one of NAMES. data: the folder of laz; for the others a folder with the schema of the Hub's data set, instead of it.
+        translations: see Translations.open; laz has its own. systems: None for all that the model allows.
+        languages: our codes, None for those that the benchmark has; ["all"] for all of the benchmark's own, as public leaderboards average.
+        split: of laz. features: whether systems share what the backbones make of a text, in OUTPUT/features.
+        texts: write the benchmark's texts to this file, for `lira-hf translate`, and measure nothing.
+    Raises ValueError that names a wrong argument."""
+    if benchmark not in NAMES:
+        raise ValueError(f"benchmark: {benchmark!r} is not known; allowed: {', '.join(NAMES)}")
+    every = languages is not None and list(languages) == ["all"]
+    languages = None if every else languages
+    options = {"languages": languages, "systems": systems, "output": output, "batch_size": batch_size, "features": features}
+    if benchmark == "laz":
+        if every:
+            raise ValueError("languages: 'all' is not for laz; leave it out, and all that the folder holds are measured")
+        for name, given in (("translations", translations), ("texts", texts)):
+            if given is not None:
+                raise ValueError(f"{name}: {str(given)!r} is not for laz, whose data hold candidate translations")
+        if data is None:
+            raise ValueError("data: missing; laz is measured on a folder of `lira-hf data build`")
+        from lira_hf.evaluation.laz import evaluate_folder
+
+        found = evaluate_folder(model, data, split=split, **options)
+    else:
+        if split != "test":
+            raise ValueError(f"split: {split!r} is for laz; {benchmark} is measured on the split that its task names")
+        table = Translations.open(translations)
+        run = _embeddings if benchmark in EMBEDDING else _answers
+        found = run(str(model), benchmark, data, table, every, texts, **options)
+        if texts is not None:
+            return found
+        found["translations"] = None if translations is None else {"from": Path(translations).name, "digest": table.digest, **table.coverage()}
+        if translations is not None and table.lacking:
+            typer.echo(f"translations: {len(table.lacking):,} of {len(table.asked):,} texts have none, such as {next(iter(table.lacking))[1]!r}")
+    write_json(Path(output) / "results.json", found)
+    if (Path(model) / "config.json").is_file() and "lira" in found["systems"]:
+        write_json(Path(model) / "results" / f"{benchmark}.json", found)
+    if benchmark == "laz":
+        print_table(found)
+    else:
+        show(found)
+    return found
+
+
+def _embeddings(model, benchmark, data, table, every, texts, *, languages, systems, output, batch_size, features) -> dict:
+    stage = stage_of("embedding_benchmarks")
+    task, columns = stage.open_task(benchmark, languages, every, data)
+    if texts is not None:
+        return written(texts, [(row.language, row.text) for row in stage.listen(task, table).rows if row.text is not None])
+    opened = open_systems(model, systems, translated=bool(table.found))
+    board = stage.evaluate_systems(benchmark, task, columns, opened, table, output, model, batch_size, features)
+    return results(
+        board, benchmark=f"{task.metadata.name} ({stage.SPLIT}{', all subsets' if every else ''})", model=model, seeds=[],
+        metric=next(iter(stage.BENCHMARKS[benchmark].metrics)), revision=main_of(opened).digest, data=dict(task.metadata.dataset),
+        measured_by=f"mteb {version('mteb')}",
+    )  # fmt: skip
+
+
+def _answers(model, benchmark, data, table, every, texts, *, languages, systems, output, batch_size, features) -> dict:
+    stage = stage_of("reasoning_benchmarks")
+    columns, of = stage.columns_of(benchmark, languages, every), stage.BENCHMARKS[benchmark]
+    asked = stage.texts_of(benchmark, columns, table, data)
+    if texts is not None:
+        return written(texts, asked)
+    speakers = stage.open_speakers(model, systems, batch_size)
+    board = stage.evaluate_speakers(benchmark, columns, speakers, table, output, data)
+    return results(
+        board, benchmark=f"{of.name} ({of.split}{', all languages' if every else ''})", model=model, seeds=[], metric=f"accuracy, {of.main}",
+        revision=main_of(speakers).digest, prompt=main_of(speakers).prompt or "the task's",
+        data={"path": stage.OWN_DATA if data is None else str(data), "revision": "main" if data is None else data_digest(data)},
+        measured_by=f"lm_eval {version('lm_eval')}",
+    )  # fmt: skip
+
+
+def main_of(opened: dict):
+    """The system that the results are about."""
+    return opened.get("lira") or next(iter(opened.values()))
+
+
+def written(path: str | Path, texts: list[tuple[str, str]]) -> dict:
+    """What `evaluate` returns where it only writes the texts."""
+    count = write_texts(path, texts)
+    typer.echo(f"wrote {count:,} texts; next: lira-hf translate {path} OUTPUT --model ..., lira-hf judge OUTPUT OUTPUT --model ..., then --translations OUTPUT")
+    return {"texts": count}
+
+
+def stage_of(name: str) -> ModuleType:
+    """A module whose libraries are extras. Raises ValueError with the line that installs them."""
+    try:
+        return importlib.import_module(f"lira_hf.evaluation.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("mteb", "lm_eval"):
+            raise
+        raise ValueError(f"{error.name} is not installed: pip install 'lira-hf[eval]'") from None
+
+
+def show(found: dict) -> None:
+    """Prints the table of the main metric, and the averages of the others."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    systems = found["systems"]
+    columns = list(next(iter(systems.values()))["languages"])
+    table = Table(title=f"{found['benchmark']}, {found['metric']}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    columns, others = (columns if len(columns) <= NARROW else []), list(next(iter(systems.values())).get("metrics", {}))
+    for index, column in enumerate(["system", "average", *columns, *others]):
+        table.add_column(column, justify="right" if index else "left", no_wrap=index <= len(columns) + 1)
+    for name, system in systems.items():
+        cells = [system["average"], *(system["languages"][column] for column in columns), *(system["metrics"][other]["average"] for other in others)]
+        table.add_row(name, *(f"{cell:.1f}" for cell in cells), style="bold" if name == "lira" else None)
+    Console().print(table)

@@ -1,0 +1,61 @@
+"""What an evaluation has finished, on disk, named by everything that it depends on: a result is never that of other weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lira_hf.features.keys import tokenizer_digest
+from lira_hf.reporting import write_json
+
+
+def digest_of(*values: Any) -> str:
+    """16 hexadecimal digits of values that JSON can hold."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()[:16]
+
+
+def weights_digest(modules: Iterable[nn.Module], tokenizers: Iterable = (), *settings: Any) -> str:
+    """16 hexadecimal digits of all weights, of how the tokenizers read, and of settings. About a gigabyte a second."""
+    digest = hashlib.sha256(digest_of([tokenizer_digest(each) for each in tokenizers], settings).encode())
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def data_digest(folder: str | Path) -> str:
+    """16 hexadecimal digits of the files in a folder: their names and their bytes."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+        name = path.relative_to(folder)
+        if not any(part.startswith(".") for part in name.parts):
+            with path.open("rb") as file:
+                digest.update(f"{name.as_posix()} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+class Finished:
+    """Results in a folder, each in a file of its own that is there whole or not at all."""
+
+    def __init__(self, folder: str | Path, say: Callable[[str], None]):
+        self.folder, self.say = Path(folder), say
+
+    def get(self, key: dict, work: Callable[[], Any]) -> Any:
+        """The result that is stored under key, which is said; or that of work, which is stored."""
+        path = self.folder / f"{digest_of(key)}.json"
+        if path.exists():
+            self.say(f"{key['system']}, {key['part']}: from {path}")
+            return json.loads(path.read_text(encoding="utf-8"))["value"]
+        value = work()
+        write_json(path, {"key": key, "value": value})
+        return value
+
+    def has(self, key: dict) -> bool:
+        return (self.folder / f"{digest_of(key)}.json").exists()
