@@ -261,7 +261,9 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(help="laz: folder of `lira-hf data build`. Else a folder with the schema of the benchmark's Hub data set.")
     ] = None,
-    translations: Annotated[Path | None, typer.Option(help="OUTPUT of `lira-hf translate` or `judge`, or a table (text, language, translations).")] = None,
+    translations: Annotated[
+        Path | None, typer.Option(help="OUTPUT of `lira-hf translate` or `judge`, or a table (text, language, translations).")
+    ] = None,
     languages: Annotated[
         str | None, typer.Option(help="Codes with commas, such as th,vi; ours by default; all: every subset of the benchmark.")
     ] = None,

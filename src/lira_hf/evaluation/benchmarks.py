@@ -108,7 +108,7 @@ def _answers(model, benchmark, data, table, every, texts, *, languages, systems,
     return results(
         board, benchmark=f"{of.name} ({of.split}{', all languages' if every else ''})", model=model, seeds=[], metric=f"accuracy, {of.main}",
         revision=main_of(speakers).digest, prompt=main_of(speakers).prompt or "the task's",
-        data={"path": stage.OWN_DATA if data is None else str(data), "revision": "main" if data is None else data_digest(data)},
+        data={"path": stage.hub_path(benchmark) if data is None else str(data), "revision": "main" if data is None else data_digest(data)},
         measured_by=f"lm_eval {version('lm_eval')}",
     )  # fmt: skip
 
@@ -121,7 +121,7 @@ def main_of(opened: dict):
 def written(path: str | Path, texts: list[tuple[str, str]]) -> dict:
     """What `evaluate` returns where it only writes the texts."""
     count = write_texts(path, texts)
-    typer.echo(f"wrote {count:,} texts; next: lira-hf translate {path} OUTPUT --model ..., lira-hf judge OUTPUT OUTPUT --model ..., then --translations OUTPUT")
+    typer.echo(f"wrote {count:,} texts to {path}: `lira-hf translate` and `lira-hf judge` make an OUTPUT of it that --translations takes")
     return {"texts": count}
 
 

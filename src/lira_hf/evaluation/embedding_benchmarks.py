@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
 import mteb
+import typer
 from datasets.exceptions import DatasetNotFoundError
 from mteb.abstasks import AbsTask
 from mteb.abstasks.sts import AbsTaskSTS
@@ -23,7 +24,6 @@ from lira_hf.features import fill
 from lira_hf.languages import LANGUAGES
 
 SPLIT = "test"  # of MLQA too, whose validation split reads ten points higher
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ BENCHMARKS = {
 }
 
 
-def open_task(name: str, languages: Sequence[str] | None = None, every: bool = False, data: str | Path | None = None) -> tuple[AbsTask, dict[str, str]]:
+def open_task(
+    name: str, languages: Sequence[str] | None = None, every: bool = False, data: str | Path | None = None
+) -> tuple[AbsTask, dict[str, str]]:
     """mteb's task of a benchmark with its data loaded, and what its subsets are called in a table: a language's code, or their own name.
 
     languages: of ours, None for those that the benchmark has; every: all subsets, as public leaderboards average them, which is also what
@@ -97,7 +99,7 @@ def run(task: AbsTask, encoder, cache: ResultCache | None, batch_size: int = 64)
 
 def evaluate_systems(
     name: str, task: AbsTask, columns: dict[str, str], systems: dict[str, System], translations: Translations,
-    output: str | Path, model: str = "model", batch_size: int = 64, features: bool = True, say: Say = print,
+    output: str | Path, model: str = "model", batch_size: int = 64, features: bool = True,
 ) -> dict[str, dict]:  # fmt: skip
     """The `systems` of results.json, 0 to 100; of each metric beside the main one too, under "metrics".
 
@@ -107,9 +109,7 @@ def evaluate_systems(
     folder = Path(output) / "cache" / f"mteb-{digest_of(task.metadata.dataset, translations.digest, mteb.__version__)}"
     cache, adapted = ResultCache(cache_path=folder), model if "/" in model and not Path(model).exists() else None
     named = Path(model).name or "model"
-    encoders = {
-        each: SystemEncoder(system, f"lira-hf/{named}-{each}", translations, sides, adapted) for each, system in systems.items()
-    }
+    encoders = {each: SystemEncoder(system, f"lira-hf/{named}-{each}", translations, sides, adapted) for each, system in systems.items()}
     missing = {each: missing_subsets(task, encoder, cache) for each, encoder in encoders.items()}
     filled = [each for each in encoders if missing[each] and isinstance(systems[each], LiraSystem)]
     share = features and len(filled) > 1
@@ -119,10 +119,11 @@ def evaluate_systems(
         store = fill(Path(output) / "features", systems[filled[0]].model.lira, systems[filled[0]].processor, rows)
         for each in filled:
             systems[each].store = store
+    there = sum(len(columns) - len(each) for each in missing.values())
+    if there:
+        typer.echo(f"{there} of {len(columns) * len(systems)} results are from {folder}")
     board = {}
     for each, encoder in encoders.items():
-        if len(missing[each]) < len(columns):
-            say(f"{each}, {len(columns) - len(missing[each])} of {len(columns)} subsets: from {folder}")
         found = {row["hf_subset"]: row for row in run(task, encoder, cache, batch_size).scores[SPLIT]}
         metrics = {}
         for metric, key in benchmark.metrics.items():
@@ -147,5 +148,3 @@ def missing_subsets(task: AbsTask, encoder: SystemEncoder, cache: ResultCache) -
         shutil.rmtree(path.parent)
     found = cache.load_task_result(task.metadata.name, meta)
     return list(task.hf_subsets) if found is None else found.get_missing_evaluations(task).get(SPLIT, [])
-
-

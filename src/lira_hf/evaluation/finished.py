@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 from torch import nn
 
 from lira_hf.features.keys import tokenizer_digest
@@ -44,18 +45,27 @@ def data_digest(folder: str | Path) -> str:
 class Finished:
     """Results in a folder, each in a file of its own that is there whole or not at all."""
 
-    def __init__(self, folder: str | Path, say: Callable[[str], None]):
-        self.folder, self.say = Path(folder), say
+    def __init__(self, folder: str | Path):
+        self.folder, self.asked, self.used = Path(folder), 0, 0
+
+    def has(self, key: dict) -> bool:
+        return self._path(key).exists()
 
     def get(self, key: dict, work: Callable[[], Any]) -> Any:
-        """The result that is stored under key, which is said; or that of work, which is stored."""
-        path = self.folder / f"{digest_of(key)}.json"
+        """The result that is stored under key, or that of work, which is stored."""
+        path = self._path(key)
+        self.asked += 1
         if path.exists():
-            self.say(f"{key['system']}, {key['part']}: from {path}")
+            self.used += 1
             return json.loads(path.read_text(encoding="utf-8"))["value"]
         value = work()
         write_json(path, {"key": key, "value": value})
         return value
 
-    def has(self, key: dict) -> bool:
-        return (self.folder / f"{digest_of(key)}.json").exists()
+    def say(self) -> None:
+        """A line on how many results were there already, if any."""
+        if self.used:
+            typer.echo(f"{self.used} of {self.asked} results are from {self.folder}")
+
+    def _path(self, key: dict) -> Path:
+        return self.folder / f"{digest_of(key)}.json"

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import typer
-
 from lira_hf.collation import SPLITS, every_row, read
 from lira_hf.evaluation.finished import Finished, data_digest
 from lira_hf.evaluation.retrieval import Scoreboard, score_vectors, summary
@@ -35,9 +33,13 @@ def evaluate_folder(
         raise ValueError(f"split: {split!r} is not known; allowed: {', '.join(SPLITS)}")
     codes = check_languages(None if languages is None else list(languages))
     opened = open_systems(model, systems)
-    data, finished = [read(data_folder, code, split) for code in codes], Finished(Path(output) / "cache" / "laz", typer.echo)
+    data, finished = [read(data_folder, code, split) for code in codes], Finished(Path(output) / "cache" / "laz")
     where = {"split": split, "data": data_digest(data_folder)}
-    keys = {(name, part.language): {"system": name, "part": part.language, "weights": system.digest, **where} for name, system in opened.items() for part in data}
+    keys = {
+        (name, part.language): {"system": name, "part": part.language, "weights": system.digest, **where}
+        for name, system in opened.items()
+        for part in data
+    }
     missing = [part for part in data if not all(finished.has(keys[name, part.language]) for name in opened)]
     shared = [system for system in opened.values() if isinstance(system, LiraSystem)]
     if features and missing and len(shared) > 1:
@@ -50,6 +52,7 @@ def evaluate_folder(
         vectors = partial(system.embed, batch_size=batch_size)
         found = {part.language: finished.get(keys[name, part.language], partial(score_vectors, vectors, part)) for part in data}
         board.add(name, summary(found, data))
+    finished.say()
     revision = (opened.get("lira") or next(iter(opened.values()))).digest
     return results(board.systems(), benchmark=_benchmark(data_folder, split), model=str(model), seeds=[], revision=revision)
 

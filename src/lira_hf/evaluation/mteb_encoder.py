@@ -36,8 +36,9 @@ class SystemEncoder(AbsEncoder):
     sentences what `sides` says. Its prompt is that of the prompt type, and `query` for pairs of sentences, as LiRA is trained on them.
 
     Args:
-        system, name: what to measure and its name, ORG/NAME. translations: the table. sides: (subset, text) -> code, for pairs of sentences in two languages.
-        adapted_from: the model around which the system was built."""
+        system, name: what to measure, and what to call it, ORG/NAME. adapted_from: the model around which the system was built.
+        translations: the table. sides: (subset, text) -> code, for pairs of sentences in two languages.
+    """
 
     def __init__(
         self, system: System, name: str, translations: Translations | None = None,
@@ -74,7 +75,9 @@ class SystemEncoder(AbsEncoder):
                     language = languages[0] if len(set(languages)) == 1 else self.sides.get((hf_subset, text))
                 else:
                     language = languages[0 if prompt_type == PromptType.document else -1]
-                given = next((found for name in ("translations", "translation") if name in batch and (found := given_candidates(batch[name][i]))), None)
+                given = next(
+                    (found for name in ("translations", "translation") if name in batch and (found := given_candidates(batch[name][i]))), None
+                )
                 rows.append(self.row(text, language, given, "query" if pair else prompt_type.value))
         return self.system.embed(rows, batch_size=batch_size, show_progress_bar=show_progress_bar)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
@@ -88,8 +88,6 @@ BENCHMARKS = {
         "generated letter",
     ),
 }  # fmt: skip
-Add = Callable[[dict], dict]  # a row of the data -> its columns `source`, `language`, `candidates`, and what else its task file reads
-Say = Callable[[str], None]
 
 
 # ---- tasks ---------------------------------------------------------------------------------------------------------------
@@ -262,6 +260,12 @@ def percentages(reading: Reading, found: dict) -> dict[str, float]:
     return scores
 
 
+def hub_path(name: str) -> str:
+    """The Hub's data set of a benchmark, as its task files name it."""
+    how = next(iter(BENCHMARKS[name].readings.values()))
+    return load_yaml(how.config.format(language=next(iter(BENCHMARKS[name].languages.values()))))["dataset_path"]
+
+
 def columns_of(name: str, languages: Sequence[str] | None = None, every: bool = False) -> dict[str, str]:
     """The benchmark's own codes of the languages to measure -> what a table calls them. Raises ValueError for one that it lacks."""
     benchmark = BENCHMARKS[name]
@@ -275,11 +279,11 @@ def columns_of(name: str, languages: Sequence[str] | None = None, every: bool = 
 
 def evaluate_speakers(
     name: str, columns: dict[str, str], speakers: dict[str, Speaker], translations: Translations, output: str | Path,
-    data: str | Path | None = None, say: Say = print,
+    data: str | Path | None = None,
 ) -> dict[str, dict]:  # fmt: skip
     """The `systems` of results.json, 0 to 100, each metric beside the main one under "metrics". What was answered is kept in OUTPUT/cache,
     by weights, data and translations; a run that was killed goes on with the next language."""
-    benchmark, finished = BENCHMARKS[name], Finished(Path(output) / "cache" / name, say)
+    benchmark, finished = BENCHMARKS[name], Finished(Path(output) / "cache" / name)
     where = {"data": None if data is None else data_digest(data), "translations": translations.digest, "lm_eval": version("lm_eval")}
     board = {}
     for each, speaker in speakers.items():
@@ -297,6 +301,7 @@ def evaluate_speakers(
         tables = {metric: {"languages": scores, "average": round(mean(scores.values()), 4)} for metric, scores in metrics.items()}
         main = tables.pop(benchmark.main)
         board[each] = {**main, "metrics": tables}
+    finished.say()
     return board
 
 

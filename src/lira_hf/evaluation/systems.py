@@ -97,9 +97,7 @@ class SentenceSystem:
             index = [i for i, row in enumerate(rows) if row.prompt == prompt]
             encode = {"query": self.model.encode_query, "document": self.model.encode_document}.get(prompt, self.model.encode)
             texts = [self.text(rows[i]) for i in index]
-            vectors = encode(
-                texts, batch_size=batch_size, show_progress_bar=show_progress_bar, normalize_embeddings=True, convert_to_tensor=True
-            )
+            vectors = encode(texts, batch_size=batch_size, show_progress_bar=show_progress_bar, normalize_embeddings=True, convert_to_tensor=True)
             found[index] = vectors.float().cpu()
         return found
 
@@ -138,7 +136,9 @@ def open_systems(model: str | Path, names: Sequence[str] | None = None, translat
         sentences = SentenceTransformer(name, device=device)
         return {each: SentenceSystem(sentences, each, processor) for each in names}
     backbone = encoder_of(loaded_from("model", name, "auto"))
-    config = LiraConfig(multilingual_config=backbone.config, english_config=backbone.config, num_bins=1, **dict.fromkeys(POOLINGS, pooling_of(name, backbone.config)))
+    config = LiraConfig(
+        multilingual_config=backbone.config, english_config=backbone.config, num_bins=1, **dict.fromkeys(POOLINGS, pooling_of(name, backbone.config))
+    )
     whole = LiraForRetrieval.around(config, multilingual=backbone, english=backbone).to(device)
     return {each: LiraSystem(build_frozen(whole, each), processor) for each in names}
 
@@ -160,4 +160,3 @@ def has_more_modules(name: str) -> bool:
     file = cached_file(name, "modules.json", _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False)
     kinds = [each["type"].rpartition(".")[2] for each in json.loads(Path(file).read_text())] if file else []
     return any(kind not in PLAIN_MODULES for kind in kinds)
-
