@@ -70,7 +70,14 @@ def sts22(folder: Path, subsets: tuple[str, ...]) -> Path:
         for _ in range(8):
             first = sentence(rng)
             kept = rng.randint(0, 6)
-            rows.append({"lang": subset, "score": 1 + kept / 2, "sentence1": first, "sentence2": " ".join(first.split()[:kept]) + " " + sentence(rng, 6 - kept)})
+            rows.append(
+                {
+                    "lang": subset,
+                    "score": 1 + kept / 2,
+                    "sentence1": first,
+                    "sentence2": " ".join(first.split()[:kept]) + " " + sentence(rng, 6 - kept),
+                }
+            )
     return write_folder(folder, {"default": {"test": rows}})
 
 
@@ -82,7 +89,10 @@ def mgsm(folder: Path, languages: tuple[str, ...] = ("bn", "th"), rows: int = 6)
     tables = {}
     for language in languages:
         rng = random.Random(language)
-        test = [{"question": f"{sentence(rng)} {i} + {i + 1}?", "answer": None, "answer_number": 2 * i + 1, "equation_solution": None} for i in range(rows)]
+        test = [
+            {"question": f"{sentence(rng)} {i} + {i + 1}?", "answer": None, "answer_number": 2 * i + 1, "equation_solution": None}
+            for i in range(rows)
+        ]
         train = [{"question": f"Q: {sentence(rng)}", "answer": "Step-by-Step Answer: 3", "answer_number": 3, "equation_solution": "1 + 2 = 3."}]
         tables[language] = {"train": train, "test": test}
     return write_folder(folder, tables, dict.fromkeys(tables, MGSM))

@@ -269,7 +269,7 @@ def evaluate(
     ] = None,
     systems: Annotated[str | None, typer.Option(help="Systems with commas, such as concat,lira; all that the model allows by default.")] = None,
     split: Annotated[str, typer.Option(help="Of laz: train, validation or test.")] = "test",
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts read together.")] = 64,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Texts read together; 64 by default, 16 by a language model.")] = None,
     features: Annotated[bool, typer.Option(help="Run the backbones once for all systems; needs room in OUTPUT.")] = True,
     write_texts: Annotated[Path | None, typer.Option(help="Write the benchmark's texts to this file, for `lira-hf translate`, and stop.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for results.json; the same command goes on where it was killed.")] = Path("lira-results"),

@@ -17,7 +17,7 @@ from lira_hf.reporting import print_table, results, write_json
 
 EMBEDDING, REASONING = ("belebele", "mlqa", "sts22"), ("mgsm", "xcsqa")
 NAMES = ("laz", *EMBEDDING, *REASONING)
-NARROW = 12  # columns of a table in a terminal, at most; what is wider shows its averages
+NARROW = 8  # columns of a table in a terminal, at most; the file has them all
 
 
 def evaluate(
@@ -30,7 +30,7 @@ def evaluate(
     systems: Sequence[str] | None = None,
     output: str | Path = "lira-results",
     split: str = "test",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     features: bool = True,
     texts: str | Path | None = None,
 ) -> dict:
@@ -50,7 +50,13 @@ def evaluate(
         raise ValueError(f"benchmark: {benchmark!r} is not known; allowed: {', '.join(NAMES)}")
     every = languages is not None and list(languages) == ["all"]
     languages = None if every else languages
-    options = {"languages": languages, "systems": systems, "output": output, "batch_size": batch_size, "features": features}
+    options = {
+        "languages": languages,
+        "systems": systems,
+        "output": output,
+        "batch_size": batch_size or (16 if benchmark in REASONING else 64),
+        "features": features,
+    }
     if benchmark == "laz":
         if every:
             raise ValueError("languages: 'all' is not for laz; leave it out, and all that the folder holds are measured")
@@ -86,10 +92,11 @@ def evaluate(
 def _embeddings(model, benchmark, data, table, every, texts, *, languages, systems, output, batch_size, features) -> dict:
     stage = stage_of("embedding_benchmarks")
     task, columns = stage.open_task(benchmark, languages, every, data)
+    heard = stage.listen(task, table)
     if texts is not None:
-        return written(texts, [(row.language, row.text) for row in stage.listen(task, table).rows if row.text is not None])
-    opened = open_systems(model, systems, translated=bool(table.found))
-    board = stage.evaluate_systems(benchmark, task, columns, opened, table, output, model, batch_size, features)
+        return written(texts, [(row.language, row.text) for row in heard if row.text is not None])
+    opened = open_systems(model, systems, translated=any(row.translations for row in heard if row.text is not None))
+    board = stage.evaluate_systems(benchmark, task, columns, opened, table, heard, output, model, batch_size, features)
     return results(
         board, benchmark=f"{task.metadata.name} ({stage.SPLIT}{', all subsets' if every else ''})", model=model, seeds=[],
         metric=next(iter(stage.BENCHMARKS[benchmark].metrics)), revision=main_of(opened).digest, data=dict(task.metadata.dataset),
@@ -144,7 +151,10 @@ def show(found: dict) -> None:
     systems = found["systems"]
     columns = list(next(iter(systems.values()))["languages"])
     table = Table(title=f"{found['benchmark']}, {found['metric']}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    columns, others = (columns if len(columns) <= NARROW else []), list(next(iter(systems.values())).get("metrics", {}))
+    columns = columns if len(columns) <= NARROW else []
+    others = list(next(iter(systems.values()))["metrics"])
+    if len("".join(["multilingual_only", "average", *columns, *others])) + len(columns) * 4 + len(others) * 2 > 80:
+        others = []
     for index, column in enumerate(["system", "average", *columns, *others]):
         table.add_column(column, justify="right" if index else "left", no_wrap=index <= len(columns) + 1)
     for name, system in systems.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ from datasets.exceptions import DatasetNotFoundError
 from mteb.abstasks import AbsTask
 from mteb.abstasks.sts import AbsTaskSTS
 from mteb.cache import ResultCache
+from mteb.results import TaskResult
 
-from lira_hf.evaluation.finished import data_digest, digest_of
+from lira_hf.evaluation.finished import data_digest, digest_of, quiet
 from lira_hf.evaluation.mteb_encoder import Listener, SystemEncoder, languages_of
 from lira_hf.evaluation.systems import LiraSystem, System
 from lira_hf.evaluation.translations import Translations
 from lira_hf.features import fill
 from lira_hf.languages import LANGUAGES
+from lira_hf.modeling.processing_lira import Row
 
 SPLIT = "test"  # of MLQA too, whose validation split reads ten points higher
 
@@ -65,7 +68,8 @@ def open_task(
         local = {"path": str(Path(data).absolute()), "revision": data_digest(data)}
         task.metadata = task.metadata.model_copy(update={"dataset": local})  # of this task alone, the class keeps the Hub's
     try:
-        task.load_data()
+        with quiet():
+            task.load_data()
     except (DatasetNotFoundError, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"data: {task.metadata.dataset['path']!r} cannot be read as {benchmark.task} ({type(error).__name__}: {reason})") from error
@@ -84,27 +88,33 @@ def sides_of(task: AbsTask) -> dict[tuple[str, str], str | None]:
     return found
 
 
-def listen(task: AbsTask, translations: Translations) -> Listener:
+def listen(task: AbsTask, translations: Translations) -> list[Row]:
     """What the task's texts are, as a system meets them."""
     listener = Listener()
     run(task, SystemEncoder(listener, "lira-hf/listener", translations, sides_of(task)), None)
-    return listener
+    return listener.rows
 
 
-def run(task: AbsTask, encoder, cache: ResultCache | None, batch_size: int = 64):
+def run(task: AbsTask, encoder: SystemEncoder, cache: ResultCache | None, batch_size: int = 64) -> TaskResult:
     """mteb's result of an encoder."""
     options = {"encode_kwargs": {"batch_size": batch_size, "show_progress_bar": False}, "show_progress_bar": False, "co2_tracker": False}
-    return mteb.evaluate(encoder, task, cache=cache, **options).task_results[0]
+    with quiet():
+        return mteb.evaluate(encoder, task, cache=cache, **options).task_results[0]
+
+
+def percentage(score: float) -> float:
+    """0 to 100, to 4 digits; a correlation that is not defined, of a constant, is 0: it orders nothing."""
+    return 0.0 if math.isnan(score) else round(100 * float(score), 4)
 
 
 def evaluate_systems(
-    name: str, task: AbsTask, columns: dict[str, str], systems: dict[str, System], translations: Translations,
+    name: str, task: AbsTask, columns: dict[str, str], systems: dict[str, System], translations: Translations, heard: Sequence[Row],
     output: str | Path, model: str = "model", batch_size: int = 64, features: bool = True,
 ) -> dict[str, dict]:  # fmt: skip
     """The `systems` of results.json, 0 to 100; of each metric beside the main one too, under "metrics".
 
-    Results of single subsets are kept in OUTPUT/cache, by weights, data and translations, and a run that was killed goes on with the next one.
-    With features, all LiRA systems share what the backbones make of the texts, in OUTPUT/features."""
+    heard: what listen() gave. Results of single subsets are kept in OUTPUT/cache, by weights, data and translations, and a run that was killed
+    goes on with the next one. With features, all LiRA systems share what the backbones make of the texts, in OUTPUT/features."""
     benchmark, sides = BENCHMARKS[name], sides_of(task)
     folder = Path(output) / "cache" / f"mteb-{digest_of(task.metadata.dataset, translations.digest, mteb.__version__)}"
     cache, adapted = ResultCache(cache_path=folder), model if "/" in model and not Path(model).exists() else None
@@ -112,9 +122,7 @@ def evaluate_systems(
     encoders = {each: SystemEncoder(system, f"lira-hf/{named}-{each}", translations, sides, adapted) for each, system in systems.items()}
     missing = {each: missing_subsets(task, encoder, cache) for each, encoder in encoders.items()}
     filled = [each for each in encoders if missing[each] and isinstance(systems[each], LiraSystem)]
-    share = features and len(filled) > 1
-    heard = listen(task, translations).rows if share or translations.found else []  # also says what the table lacks
-    if share:
+    if features and len(filled) > 1:
         rows = [row for each in filled for row in systems[each].read(heard)]
         store = fill(Path(output) / "features", systems[filled[0]].model.lira, systems[filled[0]].processor, rows)
         for each in filled:
@@ -127,7 +135,7 @@ def evaluate_systems(
         found = {row["hf_subset"]: row for row in run(task, encoder, cache, batch_size).scores[SPLIT]}
         metrics = {}
         for metric, key in benchmark.metrics.items():
-            scores = {column: round(100 * float(found[subset][key]), 4) for subset, column in columns.items()}
+            scores = {column: percentage(found[subset][key]) for subset, column in columns.items()}
             metrics[metric] = {"languages": scores, "average": round(mean(scores.values()), 4)}
         main = next(iter(benchmark.metrics))
         board[each] = {**metrics[main], "metrics": {metric: value for metric, value in metrics.items() if metric != main}}

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 import typer
+from scipy.stats import ConstantInputWarning
 from torch import nn
 
 from lira_hf.features.keys import tokenizer_digest
@@ -69,3 +74,21 @@ class Finished:
 
     def _path(self, key: dict) -> Path:
         return self.folder / f"{digest_of(key)}.json"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the bars of `datasets`, several for each language, the harness's notes, and scipy's warning of a system that says the same of
+    every pair."""
+    hidden, harness = datasets.are_progress_bars_disabled(), logging.getLogger("lm_eval")
+    level = harness.level
+    datasets.disable_progress_bars()
+    harness.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConstantInputWarning)
+            yield
+    finally:
+        harness.setLevel(level)
+        if not hidden:
+            datasets.enable_progress_bars()

@@ -7,7 +7,6 @@ soft prompt of the question and its candidates. A LiRA processor with an `llm_pr
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -27,13 +26,14 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks.manager import load_yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lira_hf.evaluation.finished import Finished, data_digest, weights_digest
+from lira_hf.evaluation.finished import Finished, data_digest, quiet, weights_digest
 from lira_hf.evaluation.lm_model import LiraLM
 from lira_hf.evaluation.reasoning import number
 from lira_hf.evaluation.systems import check_systems, is_lira
 from lira_hf.evaluation.translations import Candidate, Translations, best_of, given_candidates
 from lira_hf.modeling import LiraForCausalLM, LiraProcessor
 
+BATCH_SIZE = 16
 CAUSAL_SYSTEMS = ("no_translation", "english_only", "english_best")
 HARNESS = Path(lm_eval.tasks.__file__).parent
 OWN = files("lira_hf.evaluation") / "tasks"
@@ -120,7 +120,8 @@ def open_task(
     if prompt is not None:
         config["doc_to_text"] = lambda doc: prompt.replace("{question}", doc["asked"])
     try:
-        return ConfigurableTask(config=config)
+        with quiet():
+            return ConfigurableTask(config=config)
     except (DatasetNotFoundError, OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"data: {config['dataset_path']!r} cannot be read as {benchmark.name} ({type(error).__name__}: {reason})") from error
@@ -195,7 +196,9 @@ class Speaker:
     chat: bool = False
 
 
-def open_speakers(model: str | Path, names: Sequence[str] | None = None, batch_size: int = 16, device: str | None = None) -> dict[str, Speaker]:
+def open_speakers(
+    model: str | Path, names: Sequence[str] | None = None, batch_size: int = BATCH_SIZE, device: str | None = None
+) -> dict[str, Speaker]:
     """The systems of that name around a LiRA with a language model, or any causal language model, by name. Raises ValueError for others."""
     name, lira = str(model), is_lira(model)
     names = check_systems(names, (*CAUSAL_SYSTEMS, "lira") if lira else CAUSAL_SYSTEMS, (*CAUSAL_SYSTEMS, "lira") if lira else CAUSAL_SYSTEMS)
@@ -230,16 +233,11 @@ def _alone(llm, tokenizer, batch_size: int, prompt: str | None, chat: bool) -> S
 
 def answer(task: ConfigurableTask, speaker: Speaker) -> dict:
     """The harness's scores of a task, and what was answered: {"scores": {metric: 0..1}, "answers": [text, ...], "gold": [text, ...]}."""
-    quiet = logging.getLogger("lm_eval")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        found = lm_eval.simple_evaluate(
-            speaker.lm, tasks=[task], task_manager=TaskManager(include_defaults=False), bootstrap_iters=0, log_samples=True,
-            apply_chat_template=speaker.chat,
-        )  # fmt: skip
-    finally:
-        quiet.setLevel(level)
+    loaded = TaskManager(include_defaults=False).load([task])
+    with quiet():
+        found = lm_eval.evaluate(
+            speaker.lm, loaded, bootstrap_iters=0, log_samples=True, apply_chat_template=speaker.chat, fewshot_as_multiturn=speaker.chat
+        )
     name = task.config.task
     scores = {key: value for key, value in found["results"][name].items() if isinstance(value, float) and "stderr" not in key}
     samples = {sample["doc_id"]: sample for sample in found["samples"][name]}.values()  # a row for each filter

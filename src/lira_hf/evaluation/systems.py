@@ -23,6 +23,7 @@ from lira_hf.modeling.modeling_lira import encoder_of, loaded_from, pooling_of
 from lira_hf.modeling.processing_lira import Row
 
 LIRA_SYSTEMS = (*FROZEN_SYSTEMS, "lira")
+UNTRANSLATED = ("multilingual_only", "lira")  # those that have something to read where no text has a translation
 ENCODER_SYSTEMS = ("multilingual_only", "english_only", "english_best")
 POOLINGS = ("multilingual_pooling", "english_pooling")
 PLAIN_MODULES = ("Transformer", "Pooling", "Normalize")  # of sentence-transformers; whatever has others is more than its token states
@@ -119,11 +120,11 @@ def is_lira(model: str | Path) -> bool:
 def open_systems(model: str | Path, names: Sequence[str] | None = None, translated: bool = True, device: str | None = None) -> dict[str, System]:
     """The systems of that name around a model folder or Hub id, by name; they share their backbones.
 
-    names: of LIRA_SYSTEMS, or of ENCODER_SYSTEMS where the model is no LiRA; None for all of them, of a frozen encoder without translations
-    for `multilingual_only` alone. device: None for the accelerator, if there is one. Raises ValueError for a name or a model that is not."""
+    names: of LIRA_SYSTEMS, or of ENCODER_SYSTEMS where the model is no LiRA; None for all of them, or where no text is translated for those
+    of UNTRANSLATED. device: None for the accelerator, if there is one. Raises ValueError for a name or a model that is not."""
     name, lira = str(model), is_lira(model)
     allowed = LIRA_SYSTEMS if lira else ENCODER_SYSTEMS
-    names = check_systems(names, allowed, allowed if lira or translated else allowed[:1])
+    names = check_systems(names, allowed, [each for each in allowed if translated or each in UNTRANSLATED])
     device = device or (torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu")
     if lira:
         whole, processor = LiraForRetrieval.from_pretrained(name).to(device), LiraProcessor.from_pretrained(name)
