@@ -18,7 +18,7 @@ from mteb.abstasks.sts import AbsTaskSTS
 from mteb.cache import ResultCache
 from mteb.results import TaskResult
 
-from lira_hf.evaluation.finished import data_digest, digest_of, quiet
+from lira_hf.evaluation.finished import data_digest, digest_of, own_cache, quiet
 from lira_hf.evaluation.mteb_encoder import Listener, SystemEncoder, languages_of
 from lira_hf.evaluation.systems import LiraSystem, System
 from lira_hf.evaluation.translations import Translations
@@ -62,13 +62,15 @@ def open_task(
             raise ValueError(f"languages: {benchmark.task} has no {code!r}; it has {', '.join(benchmark.subsets) or 'none of ours, leave it out'}")
     chosen = {} if every else {benchmark.subsets[code]: code for code in languages or benchmark.subsets}
     task = mteb.get_task(benchmark.task, hf_subsets=list(chosen) or None, eval_splits=[SPLIT])
+    digest = None
     if data is not None:
         if not Path(data).is_dir():
             raise ValueError(f"data: {str(data)!r} is no folder; give one with the schema of {task.metadata.dataset['path']}")
-        local = {"path": str(Path(data).absolute()), "revision": data_digest(data)}
+        digest = data_digest(data)
+        local = {"path": str(Path(data).absolute()), "revision": digest}
         task.metadata = task.metadata.model_copy(update={"dataset": local})  # of this task alone, the class keeps the Hub's
     try:
-        with quiet():
+        with quiet(), own_cache(digest):
             task.load_data()
     except (DatasetNotFoundError, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]

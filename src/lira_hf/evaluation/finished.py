@@ -92,3 +92,16 @@ def quiet() -> Iterator[None]:
         harness.setLevel(level)
         if not hidden:
             datasets.enable_progress_bars()
+
+
+@contextmanager
+def own_cache(digest: str | None) -> Iterator[None]:
+    """Data that is loaded in here is cached under its digest. `datasets` knows a folder by its name and its card alone, and would give what
+    another folder of that name held, or this one before it changed. None: as always."""
+    shared = datasets.config.HF_DATASETS_CACHE
+    if digest is not None:
+        datasets.config.HF_DATASETS_CACHE = Path(shared) / "lira-hf" / digest
+    try:
+        yield
+    finally:
+        datasets.config.HF_DATASETS_CACHE = shared

@@ -26,7 +26,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks.manager import load_yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lira_hf.evaluation.finished import Finished, data_digest, quiet, weights_digest
+from lira_hf.evaluation.finished import Finished, data_digest, own_cache, quiet, weights_digest
 from lira_hf.evaluation.lm_model import LiraLM
 from lira_hf.evaluation.reasoning import number
 from lira_hf.evaluation.systems import check_systems, is_lira
@@ -120,7 +120,7 @@ def open_task(
     if prompt is not None:
         config["doc_to_text"] = lambda doc: prompt.replace("{question}", doc["asked"])
     try:
-        with quiet():
+        with quiet(), own_cache(None if data is None else data_digest(data)):
             return ConfigurableTask(config=config)
     except (DatasetNotFoundError, OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
