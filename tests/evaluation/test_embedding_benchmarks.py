@@ -250,6 +250,7 @@ def test_a_sentence_transformer_with_more_modules_is_run_by_itself(backbones, tm
 # ---- the command -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_evaluate_measures_all_systems_and_goes_on_after_a_kill(folder, folders, table, tmp_path, monkeypatch, capsys):
     given = {"data": folders["belebele"], "translations": table, "languages": ["th", "ur"], "systems": ["english_best", "lira"]}
     whole = evaluate(folder, "belebele", output=tmp_path / "whole", features=False, **given)

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import typer
 
-from lira_hf.evaluation.finished import data_digest
+from lira_hf.evaluation.finished import check_folder, data_digest
 from lira_hf.evaluation.systems import open_systems
 from lira_hf.evaluation.translations import Translations, write_texts
 from lira_hf.reporting import print_table, results, write_json
@@ -71,6 +71,8 @@ def evaluate(
     else:
         if split != "test":
             raise ValueError(f"split: {split!r} is for laz; {benchmark} is measured on the split that its task names")
+        if data is not None:
+            check_folder(data)
         table = Translations.open(translations)
         run = _embeddings if benchmark in EMBEDDING else _answers
         found = run(str(model), benchmark, data, table, every, texts, **options)

@@ -64,8 +64,6 @@ def open_task(
     task = mteb.get_task(benchmark.task, hf_subsets=list(chosen) or None, eval_splits=[SPLIT])
     digest = None
     if data is not None:
-        if not Path(data).is_dir():
-            raise ValueError(f"data: {str(data)!r} is no folder; give one with the schema of {task.metadata.dataset['path']}")
         digest = data_digest(data)
         local = {"path": str(Path(data).absolute()), "revision": digest}
         task.metadata = task.metadata.model_copy(update={"dataset": local})  # of this task alone, the class keeps the Hub's

@@ -36,8 +36,14 @@ def weights_digest(modules: Iterable[nn.Module], tokenizers: Iterable = (), *set
     return digest.hexdigest()[:16]
 
 
+def check_folder(folder: str | Path) -> None:
+    if not Path(folder).is_dir():
+        raise ValueError(f"data: {str(folder)!r} is no folder; give one with the schema of the benchmark's data set on the Hub")
+
+
 def data_digest(folder: str | Path) -> str:
-    """16 hexadecimal digits of the files in a folder: their names and their bytes."""
+    """16 hexadecimal digits of the files in a folder: their names and their bytes. Raises ValueError where there is no such folder."""
+    check_folder(folder)
     digest = hashlib.sha256()
     for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
         name = path.relative_to(folder)

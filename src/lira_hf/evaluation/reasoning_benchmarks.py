@@ -105,8 +105,7 @@ def open_task(
     config = load_yaml(how.config.format(language=language))
     for key in ("tag", "training_split", "fewshot_split"):  # nothing is shown before the question, and a folder need not hold it
         config.pop(key, None)
-    if data is not None and not Path(data).is_dir():
-        raise ValueError(f"data: {str(data)!r} is no folder; give one with the schema of {config['dataset_path']}")
+    digest = None if data is None else data_digest(data)
     code = next((ours for ours, theirs in benchmark.languages.items() if theirs == language), language)
     config |= {
         "task": f"{name}_{reading}_{language}",
@@ -120,7 +119,7 @@ def open_task(
     if prompt is not None:
         config["doc_to_text"] = lambda doc: prompt.replace("{question}", doc["asked"])
     try:
-        with quiet(), own_cache(None if data is None else data_digest(data)):
+        with quiet(), own_cache(digest):
             return ConfigurableTask(config=config)
     except (DatasetNotFoundError, OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
