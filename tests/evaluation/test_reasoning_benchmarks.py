@@ -28,7 +28,7 @@ from lira_hf.evaluation.reasoning_benchmarks import (
     open_task,
     percentages,
     question_of,
-    texts_of,
+    questions_of,
 )
 from lira_hf.evaluation.translations import Translations, best_of, row_of
 
@@ -57,7 +57,8 @@ def folder(parts, tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def table(folders) -> Translations:
     found = Translations()
-    for code, text in texts_of("mgsm", {"bn": "bn", "th": "th"}, Translations(), folders["mgsm"]):
+    for question in questions_of("mgsm", {"bn": "bn", "th": "th"}, Translations(), folders["mgsm"]):
+        code, text = question["language"], question["source"]
         marks = {"semantic": 9, "emotional": 9, "pragmatic": 9}
         found.add(text, code, [{"text": f"first of {text[-6:]}"}, {"text": f"best of {text[-6:]}", **marks}])
     return found
@@ -269,10 +270,11 @@ def test_evaluate_answers_with_all_systems_and_goes_on_after_a_kill(folder, fold
 
 def test_a_language_model_alone_is_a_baseline(llms, folders, tmp_path):
     speakers = open_speakers(llms["qwen3-lm"], device="cpu")
+    assert list(open_speakers(llms["qwen3-lm"], translated=False, device="cpu")) == ["no_translation"]
     assert list(speakers) == ["no_translation", "english_only", "english_best"] and speakers["no_translation"] is speakers["english_best"]
     found = evaluate(llms["qwen3-lm"], "xcsqa", data=folders["xcsqa"], languages=["vi"], systems=["no_translation"], output=tmp_path)
     assert found["metric"] == "accuracy, generated letter" and set(found["systems"]["no_translation"]["metrics"]) == {"likeliest letter"}
-    assert found["data"]["path"] == folders["xcsqa"] and found["measured_by"].startswith("lm_eval")
+    assert found["data"]["path"] == "xcsqa" and found["measured_by"].startswith("lm_eval")
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ def _embeddings(model, benchmark, data, table, every, texts, *, languages, syste
     board = stage.evaluate_systems(benchmark, task, columns, opened, table, heard, output, model, batch_size, features)
     return results(
         board, benchmark=f"{task.metadata.name} ({stage.SPLIT}{', all subsets' if every else ''})", model=model, seeds=[],
-        metric=next(iter(stage.BENCHMARKS[benchmark].metrics)), revision=main_of(opened).digest, data=dict(task.metadata.dataset),
+        metric=next(iter(stage.BENCHMARKS[benchmark].metrics)), revision=main_of(opened).digest, data=source_of(data, dict(task.metadata.dataset)),
         measured_by=f"mteb {version('mteb')}",
     )  # fmt: skip
 
@@ -109,17 +109,22 @@ def _embeddings(model, benchmark, data, table, every, texts, *, languages, syste
 def _answers(model, benchmark, data, table, every, texts, *, languages, systems, output, batch_size, features) -> dict:
     stage = stage_of("reasoning_benchmarks")
     columns, of = stage.columns_of(benchmark, languages, every), stage.BENCHMARKS[benchmark]
-    asked = stage.texts_of(benchmark, columns, table, data)
+    asked = stage.questions_of(benchmark, columns, table, data)
     if texts is not None:
-        return written(texts, asked)
-    speakers = stage.open_speakers(model, systems, batch_size)
+        return written(texts, [(question["language"], question["source"]) for question in asked])
+    speakers = stage.open_speakers(model, systems, batch_size, translated=any(question["candidates"] != "[]" for question in asked))
     board = stage.evaluate_speakers(benchmark, columns, speakers, table, output, data)
     return results(
         board, benchmark=f"{of.name} ({of.split}{', all languages' if every else ''})", model=model, seeds=[], metric=f"accuracy, {of.main}",
         revision=main_of(speakers).digest, prompt=main_of(speakers).prompt or "the task's",
-        data={"path": stage.hub_path(benchmark) if data is None else str(data), "revision": "main" if data is None else data_digest(data)},
+        data=source_of(data, {"path": stage.hub_path(benchmark), "revision": "main"}),
         measured_by=f"lm_eval {version('lm_eval')}",
     )  # fmt: skip
+
+
+def source_of(data: str | Path | None, hub: dict) -> dict[str, str]:
+    """What results say of the data: of a folder its name and its digest, not where on this machine it lies."""
+    return hub if data is None else {"path": Path(data).name, "revision": data_digest(data)}
 
 
 def main_of(opened: dict):

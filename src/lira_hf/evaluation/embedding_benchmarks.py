@@ -73,7 +73,7 @@ def open_task(
     except (DatasetNotFoundError, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"data: {task.metadata.dataset['path']!r} cannot be read as {benchmark.task} ({type(error).__name__}: {reason})") from error
-    return task, {subset: chosen.get(subset, subset) for subset in task.hf_subsets}
+    return task, chosen or {subset: subset for subset in task.hf_subsets}
 
 
 def sides_of(task: AbsTask) -> dict[tuple[str, str], str | None]:

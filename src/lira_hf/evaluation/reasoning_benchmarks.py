@@ -196,11 +196,13 @@ class Speaker:
 
 
 def open_speakers(
-    model: str | Path, names: Sequence[str] | None = None, batch_size: int = BATCH_SIZE, device: str | None = None
+    model: str | Path, names: Sequence[str] | None = None, batch_size: int = BATCH_SIZE, translated: bool = True, device: str | None = None
 ) -> dict[str, Speaker]:
-    """The systems of that name around a LiRA with a language model, or any causal language model, by name. Raises ValueError for others."""
+    """The systems of that name around a LiRA with a language model, or any causal language model, by name. names: None for all of them, or where
+    no question is translated for those that do not read a translation alone. Raises ValueError for others."""
     name, lira = str(model), is_lira(model)
-    names = check_systems(names, (*CAUSAL_SYSTEMS, "lira") if lira else CAUSAL_SYSTEMS, (*CAUSAL_SYSTEMS, "lira") if lira else CAUSAL_SYSTEMS)
+    allowed = (*CAUSAL_SYSTEMS, "lira") if lira else CAUSAL_SYSTEMS
+    names = check_systems(names, allowed, [each for each in allowed if translated or not each.startswith("english")])
     device = device or (torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu")
     if not lira:
         try:
@@ -302,9 +304,7 @@ def evaluate_speakers(
     return board
 
 
-def texts_of(name: str, columns: dict[str, str], translations: Translations, data: str | Path | None = None) -> list[tuple[str, str]]:
-    """(language, text) of every question; looks all of them up in translations."""
-    found, reading = [], next(iter(BENCHMARKS[name].readings))
-    for theirs in columns:
-        found += [(doc["language"], doc["source"]) for doc in open_task(name, reading, theirs, translations, data=data).eval_docs]
-    return found
+def questions_of(name: str, columns: dict[str, str], translations: Translations, data: str | Path | None = None) -> list[dict]:
+    """Every question, with the columns of translated(); looks all of them up in translations."""
+    reading = next(iter(BENCHMARKS[name].readings))
+    return [doc for theirs in columns for doc in open_task(name, reading, theirs, translations, data=data).eval_docs]

@@ -49,6 +49,7 @@ class LiraSystem:
     model: LiraForRetrieval
     processor: LiraProcessor
     store: FeatureStore | None = None
+    backbones: str | None = None  # the digest of the backbones' weights, where it is known: they may be large, and shared by several systems
 
     def __post_init__(self):
         self.size = self.model.config.hidden_size
@@ -56,7 +57,9 @@ class LiraSystem:
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
         fields = {name: value for name, value in self.model.config.to_dict().items() if name not in ("_name_or_path", "transformers_version")}
         tokenizers = (self.processor.tokenizer, self.processor.english_tokenizer)
-        self.digest = weights_digest([self.model], tokenizers, fields, self.processor.prompts, self.processor.max_length, self.processor.languages)
+        backbones = self.backbones or backbones_digest(self.model)
+        how = (fields, self.processor.prompts, self.processor.max_length, self.processor.languages, backbones)
+        self.digest = weights_digest([self.model.lira.arca, self.model.lira.lasr], tokenizers, *how)
 
     def embed(self, rows: list[Row], batch_size: int = 64, show_progress_bar: bool = False) -> torch.Tensor:
         rows = self.read(rows)
@@ -108,6 +111,10 @@ class SentenceSystem:
         return row.translations[0] if self.reads == "english_only" else self.processor.question(row)
 
 
+def backbones_digest(model: LiraForRetrieval) -> str:
+    return weights_digest([model.lira.multilingual, model.lira.english])
+
+
 def is_lira(model: str | Path) -> bool:
     """Whether a folder or Hub id is a LiRA model. Raises ValueError where it is no model at all."""
     try:
@@ -128,7 +135,8 @@ def open_systems(model: str | Path, names: Sequence[str] | None = None, translat
     device = device or (torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu")
     if lira:
         whole, processor = LiraForRetrieval.from_pretrained(name).to(device), LiraProcessor.from_pretrained(name)
-        return {each: LiraSystem(whole if each == "lira" else build_frozen(whole, each), processor) for each in names}
+        digest = backbones_digest(whole)
+        return {each: LiraSystem(whole if each == "lira" else build_frozen(whole, each), processor, None, digest) for each in names}
     processor = LiraProcessor.from_backbones(name, name)
     processor.max_length = limit_of(processor.tokenizer.model_max_length)
     if has_more_modules(name):
@@ -141,7 +149,8 @@ def open_systems(model: str | Path, names: Sequence[str] | None = None, translat
         multilingual_config=backbone.config, english_config=backbone.config, num_bins=1, **dict.fromkeys(POOLINGS, pooling_of(name, backbone.config))
     )
     whole = LiraForRetrieval.around(config, multilingual=backbone, english=backbone).to(device)
-    return {each: LiraSystem(build_frozen(whole, each), processor) for each in names}
+    digest = backbones_digest(whole)
+    return {each: LiraSystem(build_frozen(whole, each), processor, None, digest) for each in names}
 
 
 def limit_of(tokens: int) -> int:
