@@ -207,7 +207,7 @@ def test_generation_is_respond_up_to_the_stops(parts):
     assert lm.generate_until(instances(parts, mixed)) == [text[: text.find(stop)] for text, stop in zip(whole, stops, strict=True)]
 
 
-def test_likelihoods_are_those_of_choices(parts):
+def test_likelihoods_are_those_of_choices(parts, monkeypatch):
     model, processor = parts
     requests = [("Q:", " A"), ("Q:", " B"), ("Q2:", " A"), ("Q2:", " BB")]
     found = LiraLM(model, processor).loglikelihood(instances(parts, requests, "loglikelihood"))
@@ -215,8 +215,28 @@ def test_likelihoods_are_those_of_choices(parts):
     for place, (prompt, choices) in enumerate((("Q:", ["A", "B"]), ("Q2:", ["A", "BB"]))):
         sums, _ = model.choice_log_likelihoods([f"ทีวี {place}"], [choices], prompt=[prompt], **given)
         assert [value for value, _ in found[2 * place : 2 * place + 2]] == pytest.approx(sums[0].tolist(), abs=1e-4)
+    assert not any(greedy for _, greedy in found)
+    ids = {**given, "texts": ["ทีวี 0"], "prompt": ["Q:"], "max_new_tokens": 3}
+    first = model.respond(**ids)[0]  # a continuation counts with its end, and this one has none after three tokens
+    assert LiraLM(model, processor).loglikelihood(instances(parts, [("Q:", first), ("Q:", "A")], "loglikelihood"))[0][1] is False
+    monkeypatch.setattr(type(model), "respond", lambda self, texts, **options: ["A"] * len(texts))
+    assert [greedy for _, greedy in LiraLM(model, processor).loglikelihood(instances(parts, requests, "loglikelihood"))] == [True, False, True, False]
     with pytest.raises(NotImplementedError, match="perplexity"):
         LiraLM(model, processor).loglikelihood_rolling([])
+
+
+@pytest.mark.parametrize("reading", ["generation", "likelihood"])
+def test_lira_answers_a_whole_task(parts, folders, reading):
+    found = answer(open_task("xcsqa", reading, "ur", Translations(), data=folders["xcsqa"]), Speaker(LiraLM(*parts), "lira"))
+    docs = list(open_task("xcsqa", "likelihood", "ur", Translations(), data=folders["xcsqa"]).eval_docs)
+    given = {"processor": parts[1], "language": "ur", "prompt_name": "query", "prompt": [doc["source"] + "\nAnswer:" for doc in docs]}
+    texts = [doc["source"] for doc in docs]
+    if reading == "likelihood":
+        best = parts[0].choice_log_likelihoods(texts, [doc["labels"] for doc in docs], **given)[0].argmax(-1).tolist()
+        wanted = sum(doc["labels"][i] == doc["answerKey"] for doc, i in zip(docs, best, strict=True)) / 6
+        assert found["scores"] == {"acc,none": pytest.approx(wanted)}
+    else:
+        assert found["answers"] == [cut(text, ["\n"]) for text in parts[0].respond(texts, max_new_tokens=8, **given)]
 
 
 def test_settings_of_the_harness_become_options_of_generate():

@@ -43,20 +43,20 @@ class LiraLM(LM):
             found |= zip(index, (cut(text, until) for text in written), strict=True)
         return [found[i] for i in range(len(requests))]
 
-    def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, None]]:
-        """log p of each continuation, as an answer of its own: without the space before it, and with the end of text after it, as LiRA learns
-        answers. Whether it is the greedy one is not told (None): no multiple choice asks."""
-        found: dict[int, float] = {}
+    def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """log p of each continuation, and whether it is what the model writes greedily: as an answer of its own, without the space before it, and
+        with the end of text after it, as LiRA learns answers."""
         same = [(json.dumps(request.doc, sort_keys=True, default=str), request.args[0]) for request in requests]
         groups = [list(group) for _, group in itertools.groupby(range(len(requests)), key=same.__getitem__)]  # of one row: its choices
         choices = [[requests[i].args[1].lstrip() for i in group] for group in groups]
-        sums, _ = self.model.choice_log_likelihoods(
-            choices=choices, batch_size=self.batch_size, show_progress_bar=self.show_progress_bar,
-            **self._inputs([requests[group[0]] for group in groups]),
-        )  # fmt: skip
-        for row, group in zip(sums.tolist(), groups, strict=True):
-            found |= zip(group, row, strict=False)  # rows are as long as the longest
-        return [(found[i], None) for i in range(len(requests))]
+        inputs = self._inputs([requests[group[0]] for group in groups]) | {"batch_size": self.batch_size}
+        sums, _ = self.model.choice_log_likelihoods(choices=choices, show_progress_bar=self.show_progress_bar, **inputs)
+        longest = self.processor.answers([choice for each in choices for choice in each])[0].shape[1]  # their end included
+        written = self.model.respond(**inputs, max_new_tokens=longest, do_sample=False, num_beams=1)
+        found: dict[int, tuple[float, bool]] = {}
+        for group, texts, values, text in zip(groups, choices, sums.tolist(), written, strict=True):
+            found |= {i: (value, choice == text) for i, choice, value in zip(group, texts, values, strict=False)}  # values go on to the longest row's
+        return [found[i] for i in range(len(requests))]
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Not of this model: a whole text's perplexity has no prompt, and so no source to translate."""
