@@ -305,6 +305,7 @@ def test_texts_are_written_for_translation(folder, folders, tmp_path, capsys):
     assert {row["language"] for row in rows} == {"th"} and len({row["text"] for row in rows}) == 36 and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_results_stand_beside_the_weights_of_a_lira_model(folder, folders, tmp_path):
     found = evaluate(folder, "sts22", data=folders["sts22"], systems=["lira"], output=tmp_path)
     with open(f"{folder}/results/sts22.json") as file:
