@@ -260,17 +260,30 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Folder of a trained LiRA model.")],
-    data: Annotated[Path, typer.Option(help="Folder of `lira-hf data build`.")],
-    benchmark: Annotated[str, typer.Option(help="laz is the one there is so far.")] = "laz",
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    languages: Languages = None,
-    output: Annotated[Path, typer.Option(help="Folder for results.json.")] = Path("lira-results"),
+    model: Annotated[str, typer.Argument(help="Folder or Hub id: a LiRA model, or an encoder or language model to measure as a baseline.")],
+    benchmark: Annotated[str, typer.Option(help="laz, belebele, mlqa, sts22, mgsm or xcsqa.")] = "laz",
+    data: Annotated[
+        Path | None, typer.Option(help="laz: folder of `lira-hf data build`. Else a folder with the schema of the benchmark's Hub data set.")
+    ] = None,
+    translations: Annotated[
+        Path | None, typer.Option(help="OUTPUT of `lira-hf translate` or `judge`, or a table (text, language, translations).")
+    ] = None,
+    languages: Annotated[
+        str | None, typer.Option(help="Codes with commas, such as th,vi; ours by default; all: every subset of the benchmark.")
+    ] = None,
+    systems: Annotated[str | None, typer.Option(help="Systems with commas, such as concat,lira; all that the model allows by default.")] = None,
+    split: Annotated[str, typer.Option(help="Of laz: train, validation or test.")] = "test",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Texts read together; 64 by default, 16 by a language model.")] = None,
+    features: Annotated[bool, typer.Option(help="Run the backbones once for all systems; needs room in OUTPUT.")] = True,
+    write_texts: Annotated[Path | None, typer.Option(help="Write the benchmark's texts to this file, for `lira-hf translate`, and stop.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for results.json; the same command goes on where it was killed.")] = Path("lira-results"),
 ) -> None:
-    """nDCG@10 of a model and of its frozen backbones, per language and slice."""
-    from lira_hf.evaluation.laz import evaluate_folder
+    """Measures a model, and the frozen systems around it, on one of six benchmarks."""
+    from lira_hf.evaluation.benchmarks import evaluate
 
-    evaluate_folder(model, data, output, benchmark=benchmark, split=split, languages=codes(languages))
+    more = {"split": split, "batch_size": batch_size, "features": features, "texts": write_texts}
+    given = {"translations": translations, "languages": codes(languages), "systems": codes(systems)}
+    evaluate(model, benchmark, data=data, output=output, **given, **more)
 
 
 @app.command()

@@ -21,8 +21,9 @@ from tqdm.auto import tqdm
 
 from lira_hf.catalogue.backbone_text import pairs
 from lira_hf.collation import SPLITS, RetrievalData, read
-from lira_hf.evaluation.laz import benchmark_name, load_model
+from lira_hf.evaluation.laz import benchmark_name
 from lira_hf.evaluation.retrieval import Scoreboard, score, summary
+from lira_hf.evaluation.systems import open_lira
 from lira_hf.languages import ENGLISH, LANGUAGES, check_languages
 from lira_hf.modeling import LiraForRetrieval, LiraProcessor
 from lira_hf.modeling.arca_lira import sentence_pooling, temporal_pooling
@@ -212,7 +213,7 @@ def export(
     if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= FILES):
         raise ValueError(f"output: {str(folder)!r} holds something else than an export; give a new folder")
     data = [read(data_folder, code, split) for code in check_languages(languages)] if data_folder is not None else []
-    model, processor = load_model(model_folder)
+    model, processor = open_lira(model_folder)
     model = model.float().eval()
 
     part = folder.with_name(folder.name + ".part")

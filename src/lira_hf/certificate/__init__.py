@@ -30,6 +30,7 @@ from lira_hf.certificate.measuring import Measured, anchor_sentences, bank, fing
 from lira_hf.certificate.rendering import card, plot, print_certificate
 from lira_hf.certificate.spectral import Domain, SpectralBound, spectral_bound
 from lira_hf.collation import SPLITS, RetrievalData, read
+from lira_hf.evaluation.systems import open_lira
 from lira_hf.languages import check_languages
 from lira_hf.modeling import LiraConfig, LiraForRetrieval, LiraProcessor
 from lira_hf.reporting import keep, results, write_json
@@ -131,15 +132,10 @@ def certify(
 
 def opened(name: str | Path) -> tuple[LiraForRetrieval, LiraProcessor]:
     """Model and processor of a folder or Hub id. Raises ValueError where it is no LiRA model that reads both paths."""
-    try:
-        config = LiraConfig.get_config_dict(name)[0]
-    except OSError:
-        config = {}
-    if config.get("model_type") != "lira":
-        raise ValueError(f"model: {str(name)!r} is no LiRA model (it has no config.json with model_type lira)")
-    if config.get("paths", "both") != "both":
-        raise ValueError(f"model: {str(name)!r} reads the {config['paths']} path only; a certificate compares both")
-    return LiraForRetrieval.from_pretrained(name), LiraProcessor.from_pretrained(name)
+    model, processor = open_lira(name)
+    if model.config.paths != "both":
+        raise ValueError(f"model: {str(name)!r} reads the {model.config.paths} path only; a certificate compares both")
+    return model, processor
 
 
 def data_name(folder: str | Path) -> str:

@@ -1,57 +1,60 @@
-"""`lira-hf evaluate --benchmark laz`: a trained model beside its own frozen backbones on a LazRetrieval folder."""
+"""`lira-hf evaluate --benchmark laz`: a model beside frozen systems on a LazRetrieval folder, by language and query slice."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
-from lira_hf.collation import SPLITS, read
-from lira_hf.evaluation.retrieval import FROZEN_SYSTEMS, Scoreboard, build_frozen, score, summary
+from lira_hf.collation import SPLITS, every_row, read
+from lira_hf.evaluation.finished import Finished, data_digest
+from lira_hf.evaluation.retrieval import Scoreboard, score_vectors, summary
+from lira_hf.evaluation.systems import LiraSystem, open_systems
+from lira_hf.features import fill
 from lira_hf.languages import check_languages
-from lira_hf.modeling import LiraForRetrieval, LiraProcessor
-from lira_hf.reporting import keep, print_table, results, write_json
-
-
-def load_model(folder: str | Path) -> tuple[LiraForRetrieval, LiraProcessor]:
-    """Model and processor of a LiRA folder. Raises ValueError for any other folder."""
-    config = Path(folder) / "config.json"
-    if not config.exists() or json.loads(config.read_text()).get("model_type") != "lira":
-        raise ValueError(f"model: {str(folder)!r} is no LiRA model (it has no config.json with model_type lira)")
-    return LiraForRetrieval.from_pretrained(folder), LiraProcessor.from_pretrained(folder)
+from lira_hf.reporting import results
 
 
 def evaluate_folder(
-    model_folder: str | Path,
+    model: str | Path,
     data_folder: str | Path,
     output: str | Path,
-    benchmark: str = "laz",
     split: str = "test",
-    languages: list[str] | None = None,
-    show_progress_bar: bool = True,
+    languages: Sequence[str] | None = None,
+    systems: Sequence[str] | None = None,
+    batch_size: int = 64,
+    features: bool = True,
 ) -> dict:
-    """Writes OUTPUT/results.json, prints its table and returns it. What was measured on the test split is also left in the model's
-    folder, where its card is rendered from.
+    """The content of results.json, nDCG@10: the systems of open_systems with the folder's own translations.
 
-    Systems: the model as `lira`, and the frozen ones of DESIGN around its backbones. Texts are encoded anew for each system."""
-    if benchmark != "laz":
-        raise ValueError(f"benchmark: {benchmark!r} is not known; allowed: laz")
+    Scores of single languages are kept in OUTPUT/cache; with features, LiRA systems share what the backbones make of a text, in OUTPUT/features."""
     if split not in SPLITS:
         raise ValueError(f"split: {split!r} is not known; allowed: {', '.join(SPLITS)}")
-    codes = check_languages(languages)
-    model, processor = load_model(model_folder)
-    data = [read(data_folder, code, split) for code in codes]
+    codes = check_languages(None if languages is None else list(languages))
+    opened = open_systems(model, systems)
+    data, finished = [read(data_folder, code, split) for code in codes], Finished(Path(output) / "cache" / "laz")
+    where = {"split": split, "data": data_digest(data_folder)}
+    keys = {
+        (name, part.language): {"system": name, "part": part.language, "weights": system.digest, **where}
+        for name, system in opened.items()
+        for part in data
+    }
+    missing = [part for part in data if not all(finished.has(keys[name, part.language]) for name in opened)]
+    shared = [system for system in opened.values() if isinstance(system, LiraSystem)]
+    if features and missing and len(shared) > 1:
+        rows = [row for system in shared for row in system.read(every_row(missing))]
+        store = fill(Path(output) / "features", shared[0].model.lira, shared[0].processor, rows)
+        for system in shared:
+            system.store = store
     board = Scoreboard()
-    for system in tqdm([*FROZEN_SYSTEMS, "lira"], desc="evaluate", disable=not show_progress_bar):
-        each = model if system == "lira" else build_frozen(model, system)
-        board.add(system, summary(score(each, processor, data), data))
-    found = results(board.systems(), benchmark=benchmark_name(data_folder, split), model=str(model_folder), seeds=[], split=split)
-    write_json(Path(output) / "results.json", found)
-    if split == "test":
-        keep(found, model_folder, benchmark)
-    print_table(found)
-    return found
+    for name, system in opened.items():
+        vectors = partial(system.embed, batch_size=batch_size)
+        found = {part.language: finished.get(keys[name, part.language], partial(score_vectors, vectors, part)) for part in data}
+        board.add(name, summary(found, data))
+    finished.say()
+    revision = (opened.get("lira") or next(iter(opened.values()))).digest
+    return results(board.systems(), benchmark=benchmark_name(data_folder, split), model=str(model), seeds=[], revision=revision, split=split)
 
 
 def benchmark_name(data_folder: str | Path, split: str) -> str:

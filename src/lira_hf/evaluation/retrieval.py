@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import mean, stdev
 
@@ -42,15 +43,17 @@ def embed(model: LiraForRetrieval, encoder, rows: list, batch_size: int = 256) -
 
 def score(model: LiraForRetrieval, encoder, data: list[RetrievalData], k: int = 10) -> dict[str, dict[str, float]]:
     """nDCG@k in 0..100 by language and query id; each language is searched in its own products."""
-    found = {}
-    for part in data:
-        ids = list(part.products)
-        products = embed(model, encoder, [part.products[i].row for i in ids])
-        queries = embed(model, encoder, [query.row for query in part.queries])
-        ranked = top_k(queries @ products.T, ids, k)
-        runs = {query.id: run for query, run in zip(part.queries, ranked, strict=True)}
-        found[part.language] = ndcg({query.id: query.judged for query in part.queries}, runs, k)
-    return found
+    return {part.language: score_vectors(lambda rows: embed(model, encoder, rows), part, k) for part in data}
+
+
+def score_vectors(vectors: Callable[[list], torch.Tensor], part: RetrievalData, k: int = 10) -> dict[str, float]:
+    """nDCG@k in 0..100 by query id of what makes vectors [N, d] of rows."""
+    ids = list(part.products)
+    products = vectors([part.products[i].row for i in ids])
+    queries = vectors([query.row for query in part.queries])
+    ranked = top_k(queries @ products.T, ids, k)
+    runs = {query.id: run for query, run in zip(part.queries, ranked, strict=True)}
+    return ndcg({query.id: query.judged for query in part.queries}, runs, k)
 
 
 def summary(found: dict[str, dict[str, float]], data: list[RetrievalData]) -> dict:
