@@ -25,7 +25,7 @@ from lira_hf.evaluation.retrieval import FROZEN_SYSTEMS, SYSTEMS, TRAINED_SYSTEM
 from lira_hf.evaluation.studies import anchor, build_data, find_backbones, set_up, train_arm
 from lira_hf.languages import LANGUAGES, check_languages
 from lira_hf.modeling import LiraForRetrieval
-from lira_hf.reporting import plot, print_table, results, write_json
+from lira_hf.reporting import keep, plot, print_table, results, write_json
 
 RELOAD = """
 import json, sys, torch
@@ -77,8 +77,8 @@ def quickstart(
         say = functools.partial(show_figures, console)
         anchored = anchor(rig, seed, say=say)
         for system, fields in TRAINED_SYSTEMS.items():
-            keep = output / "model" if system == "lira" and seed == 0 else None
-            board.add(system, train_arm(rig, seed, system, fields, anchored, say, keep)["test"])
+            place = output / "model" if system == "lira" and seed == 0 else None
+            board.add(system, train_arm(rig, seed, system, fields, anchored, say, place)["test"])
 
     heading("5/6 results on the test split, which nothing was tuned on")
     for system in FROZEN_SYSTEMS:  # frozen systems have no seed
@@ -93,6 +93,7 @@ def quickstart(
         seconds=round(time.time() - started),
     )
     write_json(output / "results.json", found)
+    keep(found, output / "model", "laz")
     plot(found, output / "results.png")
     print_table(found)
 

@@ -11,7 +11,7 @@ from lira_hf.collation import SPLITS, read
 from lira_hf.evaluation.retrieval import FROZEN_SYSTEMS, Scoreboard, build_frozen, score, summary
 from lira_hf.languages import check_languages
 from lira_hf.modeling import LiraForRetrieval, LiraProcessor
-from lira_hf.reporting import print_table, results, write_json
+from lira_hf.reporting import keep, print_table, results, write_json
 
 
 def load_model(folder: str | Path) -> tuple[LiraForRetrieval, LiraProcessor]:
@@ -31,7 +31,8 @@ def evaluate_folder(
     languages: list[str] | None = None,
     show_progress_bar: bool = True,
 ) -> dict:
-    """Writes OUTPUT/results.json, prints its table and returns it.
+    """Writes OUTPUT/results.json, prints its table and returns it. What was measured on the test split is also left in the model's
+    folder, where its card is rendered from.
 
     Systems: the model as `lira`, and the frozen ones of DESIGN around its backbones. Texts are encoded anew for each system."""
     if benchmark != "laz":
@@ -45,8 +46,10 @@ def evaluate_folder(
     for system in tqdm([*FROZEN_SYSTEMS, "lira"], desc="evaluate", disable=not show_progress_bar):
         each = model if system == "lira" else build_frozen(model, system)
         board.add(system, summary(score(each, processor, data), data))
-    found = results(board.systems(), benchmark=_benchmark(data_folder, split), model=str(model_folder), seeds=[])
+    found = results(board.systems(), benchmark=_benchmark(data_folder, split), model=str(model_folder), seeds=[], split=split)
     write_json(Path(output) / "results.json", found)
+    if split == "test":
+        keep(found, model_folder, benchmark)
     print_table(found)
     return found
 

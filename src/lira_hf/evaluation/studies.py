@@ -63,6 +63,11 @@ def set_up(output: str | Path, codes: list[str], data: dict[str, list[RetrievalD
     return Rig(recipe, processor, base, fill(Path(output) / "features", base.lira, processor, rows), data)
 
 
+def as_trained(rig: Rig, seed: int, fields: dict) -> Recipe:
+    """The recipe of one arm."""
+    return rig.recipe.model_copy(update={"seed": seed, "model": {**rig.recipe.model, **fields}})
+
+
 def anchor(rig: Rig, seed: int, fields: dict | None = None, name: str = "", say: Say | None = None) -> LiraForPreTraining:
     """Stage 1 of one seed with other fields of LiraConfig, from OUTPUT/runs/SEED if it is finished there."""
     folder = Path(rig.recipe.output) / "runs" / str(seed) / f"anchoring{name and f'-{name}'}"
@@ -72,7 +77,7 @@ def anchor(rig: Rig, seed: int, fields: dict | None = None, name: str = "", say:
         model.lira.load_state_dict(start.lira.state_dict())
         args = arguments(folder, seed, rig.recipe.anchoring)
         log = train_anchoring(model, rig.store, rig.data["train"], args, resume=True, show_logs=False)
-        save(model, rig.processor, folder / "model", log)
+        save(model, rig.processor, folder / "model", log, as_trained(rig, seed, fields or {}))
         if say:
             say(f"stage 1{name and f', {name}'}", log)
     return LiraForPreTraining.from_pretrained(folder / "model")
@@ -96,7 +101,7 @@ def train_arm(
         if say:
             say(name, log)
         if keep:
-            save(model, rig.processor, keep, log)
+            save(model, rig.processor, keep, log, as_trained(rig, seed, fields))
         write_json(done, {split: summary(score(model, rig.store, rig.data[split]), rig.data[split]) for split in ("validation", "test")})
         shutil.rmtree(folder / name, ignore_errors=True)  # its checkpoints have served
     return json.loads(done.read_text())

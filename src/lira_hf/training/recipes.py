@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from lira_hf.environment import environment
 from lira_hf.languages import check_languages
 from lira_hf.modeling import LiraConfig
 from lira_hf.modeling.configuration_lira import BACKBONES
@@ -144,6 +145,13 @@ def load_recipe(path: str | Path, overrides: dict[str, Any] | None = None) -> Re
                 raise ValueError(f"{path}: {group} in {dotted} is no group of fields")
         place[name] = value
     return check_recipe(values, str(path))
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The recipe as YAML that load_recipe reads back, under a comment with the versions it was trained with."""
+    made = ", ".join(f"{name} {value}" for name, value in environment().items() if value is not None)
+    values = {name: value for name, value in recipe.model_dump(exclude_none=True).items() if value != {}}
+    return f"# {made}\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def check_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:

@@ -23,7 +23,7 @@ from lira_hf.features import FeatureStore, fill
 from lira_hf.modeling import LiraForCausalLM, LiraForPreTraining, LiraForRetrieval, LiraForSequenceClassification, LiraHead, LiraProcessor
 from lira_hf.training.adapters import adapted, merged, save_adapter
 from lira_hf.training.arguments import arguments
-from lira_hf.training.recipes import Recipe
+from lira_hf.training.recipes import Recipe, recipe_text
 from lira_hf.training.sharding import whole
 from lira_hf.training.stages import train_anchoring, train_ranking, train_reasoning, train_retrieval
 
@@ -98,7 +98,7 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
         args = arguments(anchored.parent, recipe.seed, recipe.anchoring)
         model = adapted(model, lora)
         log = train_anchoring(model, encoder, train, args, temperature=recipe.language_temperature, resume=resume)
-        save(merged(model), processor, anchored, log)
+        save(merged(model), processor, anchored, log, recipe)
     if recipe.stage == "anchoring":
         return anchored
     if resume and final.exists():
@@ -123,12 +123,13 @@ def run(recipe: Recipe, resume: bool = False) -> Path:
     if lora and PartialState().is_main_process:
         head.config.save_pretrained(output / "base")  # the stage may have set fields, such as correction_scale
         save_adapter(head, output / "adapter")
-    save(merged(head), processor, final, log)
+    save(merged(head), processor, final, log, recipe)
     return final
 
 
-def save(model: LiraHead, processor: LiraProcessor, folder: Path, log: list[dict]) -> None:
-    """Model, code, processor and training log, whole or not at all. All processes must call it; the main one writes, the others wait."""
+def save(model: LiraHead, processor: LiraProcessor, folder: Path, log: list[dict], recipe: Recipe | None = None) -> None:
+    """Model, code, processor, training log and, where a recipe is given, recipe.yaml, whole or not at all. All processes must call it; the
+    main one writes, the others wait."""
     state, model = PartialState(), whole(model)
     if state.is_main_process:
         part = folder.with_name(folder.name + ".part")
@@ -136,6 +137,8 @@ def save(model: LiraHead, processor: LiraProcessor, folder: Path, log: list[dict
         model.save_pretrained(part)
         processor.save_pretrained(part)
         (part / "training_log.json").write_text(json.dumps(log, indent=1))
+        if recipe:
+            (part / "recipe.yaml").write_text(recipe_text(recipe), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     state.wait_for_everyone()
