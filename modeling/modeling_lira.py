@@ -14,6 +14,7 @@ import json
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,9 @@ from .queues_lira import CorrQueue, DocQueue, SlowCopy, first_of_each, gather_ro
 from .ranking_lira import Comparison
 from .reasoning_lira import SoftPrompt, embedding_norm, positions
 
+if TYPE_CHECKING:  # never imported here: transformers copies what it reads here along with this file, into folders and from the Hub
+    from .sentence_transformer_lira import LiraSentenceEncoder  # noqa: F401
+
 logger = logging.get_logger(__name__)
 
 INPUTS = {
@@ -56,6 +60,15 @@ INPUTS = {
     "language_ids", "multilingual_input_ids", "multilingual_attention_mask", "english_input_ids", "english_attention_mask",
 }  # fmt: skip
 TEXT_INPUTS = {"input_ids", "attention_mask"}  # a language model's, which the processor of LiraForCausalLM gives to other heads too
+SENTENCE_TRANSFORMER_FILES = {  # beside the weights: they make SentenceTransformer open a folder, by the module named here
+    "modules.json": [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformer_lira.LiraSentenceEncoder"}],
+    "config_sentence_transformers.json": {
+        "model_type": "SentenceTransformer",
+        "prompts": {"query": "{query}", "document": "{document}"},  # the processor's of that name, which has two prefixes for each
+        "default_prompt_name": None,
+        "similarity_fn_name": "cosine",
+    },
+}
 LABEL_FIELDS = {"num_labels", "id2label", "label2id", "problem_type"}  # configuration that every transformers model has
 
 
@@ -277,7 +290,9 @@ class LiraModel(LiraPreTrainedModel):
 
         present = [t for t in (features.get("multilingual_features"), features.get("english_features")) if t is not None]
         if not present:
-            raise ValueError("multilingual_input_ids: missing, and so are english_input_ids and cached features; give at least one path")
+            raise ValueError(
+                "multilingual_input_ids: missing, and so are english_input_ids and cached features; give at least one path, as LiraProcessor does"
+            )
         rows, device = len(present[0]), present[0].device
         sizes = self.config.multilingual_config.hidden_size, self.config.english_config.hidden_size
         if features.get("multilingual_features") is None:
@@ -420,6 +435,23 @@ class LiraHead(LiraPreTrainedModel):
         self.lira = LiraModel(config)
         self._measured: dict[str, list] = {}
         self.post_init()
+
+    def save_pretrained(self, save_directory, is_main_process: bool = True, *args, **kwargs) -> None:
+        """As of every transformers model, and what sentence-transformers needs to open the folder. As by AutoModel, the folder of any head
+        is opened as LiraForRetrieval."""
+        if is_main_process:
+            Path(save_directory).mkdir(parents=True, exist_ok=True)
+            for name, content in SENTENCE_TRANSFORMER_FILES.items():
+                file = Path(save_directory) / name
+                if name == "modules.json" or not file.exists():  # SentenceTransformer has written its own settings, and then saves the model
+                    partial = file.with_name(f".{name}")
+                    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+                    partial.replace(file)
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+
+    def _get_files_timestamps(self, working_dir) -> dict[str, float]:
+        """What save_pretrained(push_to_hub=True) takes for old, and does not send: nothing of what it has just written."""
+        return {name: time for name, time in super()._get_files_timestamps(working_dir).items() if name not in SENTENCE_TRANSFORMER_FILES}
 
     def measure(self, **figures: Tensor | float) -> None:
         """Adds a training step's figures; evaluation is not counted."""

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from loopback_hub import LoopbackHub
 from peft import LoraConfig, PeftModel, get_peft_model
 from processes import together
 from safetensors.torch import load_file
@@ -220,6 +221,46 @@ def test_plain_peft_trains_saves_loads_and_merges(backbones, processor, tmp_path
     assert type(plain) is cls and plain.state_dict().keys() == base.state_dict().keys()
     plain.save_pretrained(tmp_path / "merged")
     torch.testing.assert_close(cls.from_pretrained(tmp_path / "merged").lira(**inputs).embeddings.detach(), expected, atol=1e-5, rtol=0)
+
+
+ADAPTER = """
+from huggingface_hub import HfApi
+from peft import PeftModel
+from transformers import AutoModel, AutoProcessor
+base, adapter, texts = {0!r}, {1!r}, {2!r}
+HfApi().create_repo("org/base")
+HfApi().upload_folder(repo_id="org/base", folder_path=base)
+processor = AutoProcessor.from_pretrained("org/base", trust_remote_code=True)
+def fresh(): return AutoModel.from_pretrained("org/base", trust_remote_code=True)
+def vectors(model): return model.encode(texts, processor=processor).tolist()
+model = PeftModel.from_pretrained(fresh(), adapter)
+found = dict(folder=vectors(model))
+model.peft_config["default"].base_model_name_or_path = "org/base"
+model.push_to_hub("org/adapter")
+found["adapter from the hub"] = vectors(PeftModel.from_pretrained(fresh(), "org/adapter"))
+found["adapter by AutoModel, which finds the base"] = vectors(AutoModel.from_pretrained("org/adapter", trust_remote_code=True))
+model.merge_and_unload().push_to_hub("org/merged")
+found["merged"] = vectors(AutoModel.from_pretrained("org/merged", trust_remote_code=True))
+answer(dict(found=found, files=HfApi().list_repo_files("org/adapter"), plain=vectors(fresh()), lira_hf="lira_hf" in sys.modules))
+"""
+
+
+@pytest.mark.slow
+def test_an_adapter_is_published_and_opens_on_its_published_base_where_this_package_is_not(backbones, processor, tmp_path):
+    built(backbones).save_pretrained(tmp_path / "base")
+    processor.save_pretrained(tmp_path / "base")
+    model = LiraForRetrieval.from_pretrained(tmp_path / "base")
+    model = get_peft_model(model, lora_config(model, {"multilingual": {"r": 4}}))
+    stir(model)
+    model.save_pretrained(tmp_path / "adapter")
+    expected = model.encode(TEXTS, processor=processor)
+    with LoopbackHub(tmp_path / "hub") as hub:
+        answer = hub.client(ADAPTER.format(str(tmp_path / "base"), str(tmp_path / "adapter"), TEXTS), tmp_path / "home")
+    assert answer["lira_hf"] is False and len(answer["found"]) == 4
+    assert float((torch.tensor(answer["plain"]) - expected).abs().max()) > 1e-3
+    for found in answer["found"].values():
+        torch.testing.assert_close(torch.tensor(found), expected, atol=1e-5, rtol=0)
+    assert set(answer["files"]) - {".gitattributes"} == {"README.md", "adapter_config.json", "adapter_model.safetensors"}  # no pickle
 
 
 def test_gradients_reach_lora_and_our_own_parts_only(backbones, processor):
