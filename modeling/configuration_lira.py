@@ -3,6 +3,7 @@
 Fields marked *ours* have no value in the paper's public record; their defaults are this project's.
 """
 
+import re
 from dataclasses import field
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -28,8 +29,10 @@ CHOICES = {
     "queue": ("embeddings", "ema", "features", "none"),
     "regression": ("correlation", "mse"),
     "correlate_within": ("language", "batch"),
+    "backbones": ("embedded", "reference"),
 }
 BACKBONES = ("multilingual", "english", "llm")
+REPOSITORY, COMMIT = re.compile(r"[\w.-]+(/[\w.-]+)?"), re.compile(r"[0-9a-f]{40}")
 AT_LEAST_ONE = (
     "num_bins", "width", "actor_width", "fusion_layers", "fusion_heads", "ndcg_k", "hinge_negatives", "collapse_patience", "queue_hardest",
     "queue_chunk",
@@ -78,6 +81,10 @@ class LiraConfig(PreTrainedConfig):
         pearson_weight: a of METHOD 2.4, 0 (ranks only) to 1 (ours). spearman_temperature: of its soft ranks, in standard deviations of
             the predictions (ours). corr_queue_size: past predictions that a step's are correlated with, 0 for none (a step
             costs the square of both together).
+        backbones: whether a saved model holds its backbones' weights, `embedded`, or names them, `reference`; a model is switched by its
+            refer_backbones() and embed_backbones().
+        backbone_references: of the backbones that came from the Hub, where they are: {"multilingual": {"repo_id": "org/name",
+            "revision": commit}, ...}; filled by from_backbones.
         num_labels, id2label, label2id, problem_type: of LiraForSequenceClassification, as in transformers.
     """
 
@@ -145,6 +152,8 @@ class LiraConfig(PreTrainedConfig):
     spearman_temperature: float = 0.1
     corr_queue_size: int = 1024
     trainable_backbones: list[str] = field(default_factory=list)
+    backbones: str = "embedded"
+    backbone_references: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self, **kwargs):
         # Every save, a Trainer checkpoint too, must open through each Auto class; save_pretrained alone names only the class saved.
@@ -171,6 +180,7 @@ class LiraConfig(PreTrainedConfig):
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; a number from 0 to 1 is")
         if not isinstance(self.trainable_backbones, (list, tuple)) or not set(self.trainable_backbones) <= set(BACKBONES):
             raise ValueError(f"trainable_backbones: {self.trainable_backbones!r} is not allowed; a list of some of {', '.join(BACKBONES)} is")
+        self.check_references()
         if self.path_dropout > 0.5:
             raise ValueError(f"path_dropout: {self.path_dropout!r} is not allowed; a number from 0 to 0.5 is (each path, and never both)")
         if self.width % self.fusion_heads:
@@ -180,6 +190,35 @@ class LiraConfig(PreTrainedConfig):
             raise ValueError(f"languages: {self.languages!r} must be a list of distinct codes")
         if self.embedding_dim is not None and not (isinstance(self.embedding_dim, int) and 1 <= self.embedding_dim <= self.concat_dim):
             raise ValueError(f"embedding_dim: {self.embedding_dim!r} is not allowed; None or 1 to {self.concat_dim} (d_g + d_h) is")
+
+    def check_references(self) -> None:
+        references = self.backbone_references
+        if not isinstance(references, dict) or not set(references) <= set(BACKBONES):
+            raise ValueError(f"backbone_references: {references!r} is not allowed; a dict with some of {', '.join(BACKBONES)} is")
+        for path, reference in references.items():
+            if (
+                not isinstance(reference, dict)
+                or set(reference) != {"repo_id", "revision"}
+                or not all(isinstance(value, str) for value in reference.values())
+                or not REPOSITORY.fullmatch(reference["repo_id"])
+                or not COMMIT.fullmatch(reference["revision"])
+            ):
+                raise ValueError(
+                    f"backbone_references: {path!r} has {reference!r}; a repo_id of the Hub and a revision, "
+                    "the 40 hexadecimal digits of a commit, are needed"
+                )
+        if self.backbones == "reference":
+            if self.trainable_backbones:
+                raise ValueError(
+                    f"backbones: 'reference' is not allowed where trainable_backbones is {list(self.trainable_backbones)}, "
+                    "because what they learn would be lost; 'embedded' is"
+                )
+            for path in BACKBONES[: 2 if self.llm_config is None else 3]:
+                if path not in references:
+                    raise ValueError(
+                        f"backbones: 'reference' is not allowed, because nothing says where the Hub has the {path} backbone; open it by its "
+                        "Hub id instead of a folder, or keep backbones 'embedded'"
+                    )
 
     def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:
         """The language model's configuration, where generation asks for the decoder's and there is one."""

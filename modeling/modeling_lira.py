@@ -4,13 +4,15 @@ Letters in shape comments: B rows, K candidate translations, L tokens, S bins, d
 multilingual and the English backbone, D = d_g + d_h, N rows really encoded, C candidate products, Q queries; of the language model T
 tokens of text, w width, V tokens of the vocabulary.
 
+All heads stay in this one file: `save_pretrained` copies the file of the saved class and what it imports, nothing else, and every
+saved folder needs all heads, because its auto_map names them.
+
 Beware: backbones are frozen in `LiraModel.train`, because `from_pretrained` gives every loaded parameter a gradient again and then
 calls `eval()`.
 """
 
 import copy
 import difflib
-import json
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,13 +21,14 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForTextEncoding, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_TEXT_ENCODING_MAPPING
-from transformers.utils import ModelOutput, cached_file, logging
+from transformers.utils import ModelOutput, logging
 
 from .arca_lira import Actor, Adaptor, Arca, sentence_pooling, temporal_pooling
-from .configuration_lira import LiraConfig
+from .backbones_lira import auto_class, digests, encoder_of, freeze, learns, loaded_by_reference, loaded_from, pooling_of
+from .configuration_lira import CHOICES, LiraConfig
+from .folders_lira import LOCATION, WEIGHT_FILES, located, tensor_files
 from .lasr_lira import Lasr
 from .objectives_lira import (
     anchor_loss,
@@ -177,17 +180,20 @@ class LiraPreTrainedModel(PreTrainedModel):
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 raise ValueError(f"{name}: no field of LiraConfig" + (f"; did you mean {near[0]}?" if near else f"; fields: {sorted(known)}"))
-        backbones = {}
-        for path, name in (("multilingual", multilingual), ("english", english)):
-            backbones[path] = encoder_of(loaded_from(path, name, dtype))
-            config_fields.setdefault(f"{path}_pooling", pooling_of(str(name), backbones[path].config))
-        if llm is not None:
-            if not cls.can_generate():
-                raise ValueError(f"llm: {str(llm)!r} is not allowed; {cls.__name__} has no language model, LiraForCausalLM has")
-            backbones["llm"] = loaded_from("llm", llm, dtype)
-            config_fields["llm_config"] = backbones["llm"].config
-        config = LiraConfig(multilingual_config=backbones["multilingual"].config, english_config=backbones["english"].config, **config_fields)
-        return cls.around(config, **backbones)
+        if llm is not None and not cls.can_generate():
+            raise ValueError(f"llm: {str(llm)!r} is not allowed; {cls.__name__} has no language model, LiraForCausalLM has")
+        backbones, references = {}, {}
+        for path, name in (("multilingual", multilingual), ("english", english), ("llm", llm)):
+            if name is None:
+                continue
+            backbones[path], reference, folder = loaded_from(path, name, dtype)
+            if path != "llm":
+                backbones[path] = encoder_of(backbones[path])
+                config_fields.setdefault(f"{path}_pooling", pooling_of(folder, backbones[path].config))
+            config_fields[f"{path}_config"] = backbones[path].config
+            if reference is not None:
+                references[path] = reference
+        return cls.around(LiraConfig(**{"backbone_references": references, **config_fields}), **backbones)
 
     @classmethod
     def around(cls, config: LiraConfig, **loaded: PreTrainedModel):
@@ -203,26 +209,138 @@ class LiraPreTrainedModel(PreTrainedModel):
                 part.apply(model._init_weights)
         return model.eval()
 
+    # -- opening and saving --------------------------------------------------------------------------------------------------
 
-def loaded_from(path: str, name: str, dtype: torch.dtype) -> PreTrainedModel:
-    """The pretrained backbone of a path, multilingual, english or llm. Raises ValueError where there is none."""
-    try:
-        loader = AutoModelForCausalLM if path == "llm" else auto_class(AutoConfig.from_pretrained(name))
-        return loader.from_pretrained(name, dtype=dtype)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: {str(name)!r} is neither a model folder nor a Hub id that can be loaded ({reason})") from error
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path, *model_args, config=None, backbones: str | None = None, output_loading_info: bool = False, **kwargs
+    ):
+        """transformers' from_pretrained, all of its options included, but for `use_safetensors=False`.
 
+        Beyond that, a repository of the Hub is fetched first, whole and checked; backbones by reference are fetched at their commits, with
+        trust_remote_code=False; files that were cut short, shards or tensors that are missing are errors. A head that opens the folder
+        of another one starts its own parts anew, as ever.
 
-def pooling_of(name: str, config) -> str:
-    """mean, cls or last: what the backbone's sentence-transformers files say, else last for decoders and mean for encoders."""
-    path = cached_file(name, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False)
-    declared = json.loads(Path(path).read_text()) if path else {}
-    for pooling, keys in (("cls", ("pooling_mode_cls_token",)), ("last", ("pooling_mode_lasttoken",)), ("mean", ("pooling_mode_mean_tokens",))):
-        if any(declared.get(key) for key in keys) or declared.get("pooling_mode") in (pooling, pooling + "token"):
-            return pooling
-    decoder = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
-    return "last" if decoder and not config.is_encoder_decoder else "mean"
+        Args:
+            backbones: "embedded" or "reference", how the model is saved from now on; None as it was. See refer_backbones.
+        Raises OSError for a file that is missing or not whole, ValueError for one that does not fit; both name it."""
+        if backbones not in (None, *CHOICES["backbones"]):
+            raise ValueError(f"backbones: {backbones!r} is not allowed; choose one of {', '.join(CHOICES['backbones'])}")
+        if kwargs.pop("use_safetensors", True) is False:
+            raise ValueError("use_safetensors: False is not allowed; weights are read from safetensors only, because a pickle can run code")
+        where = {name: kwargs.pop(name) for name in LOCATION if name in kwargs}
+        revision, subfolder = kwargs.pop("revision", None), kwargs.get("subfolder") or ""
+        folder, _ = located(pretrained_model_name_or_path, WEIGHT_FILES, revision=revision, subfolder=subfolder, **where)
+        stored, _ = cls.config_class.get_config_dict(folder, subfolder=subfolder)
+        tensor_files(folder / subfolder, kwargs.get("variant"))
+        if isinstance(config, LiraConfig):  # such as an Auto class gives
+            backbones, config = backbones or config.backbones, copy.deepcopy(config)
+            config.backbones = stored.get("backbones", "embedded")
+        model, report = super().from_pretrained(folder, *model_args, config=config, output_loading_info=True, use_safetensors=True, **kwargs)
+        model.name_or_path = model.config.name_or_path = str(pretrained_model_name_or_path)
+        model._check_found(report["missing_keys"], stored, folder / subfolder)
+        if model.config.backbones == "reference":
+            model._load_references(where)
+        if backbones == "embedded":
+            model.embed_backbones()
+        elif backbones == "reference" != model.config.backbones:
+            model.refer_backbones(**where)
+        return (model, report) if output_loading_info else model
+
+    def save_pretrained(self, save_directory, is_main_process: bool = True, state_dict: dict[str, Tensor] | None = None, **kwargs):
+        """transformers' save_pretrained. Raises ValueError where backbones are saved by reference, but are no longer what is referred to."""
+        if self.config.backbones == "reference" and is_main_process and not getattr(self, "_hf_peft_config_loaded", False):
+            self._check_referred(self.state_dict() if state_dict is None else state_dict, {})
+        return super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
+
+    def refer_backbones(self, **where):
+        """From now on a saved model holds LiRA's own weights alone, and of each backbone the repository and the commit, from which it is
+        opened. Returns the model: `model.refer_backbones().save_pretrained(folder)`.
+
+        where: how the Hub is reached: cache_dir, token, local_files_only. Raises ValueError where that would lose weights: for a backbone that
+        came from a folder on disk, or was trained."""
+        before, self.config.backbones = self.config.backbones, "reference"
+        try:
+            self.config.check_values()
+            self._check_referred(self.state_dict(), where)
+        except (ValueError, OSError):
+            self.config.backbones = before
+            raise
+        self._mark_backbones()
+        return self
+
+    def embed_backbones(self):
+        """From now on a saved model holds its backbones' weights too. Returns the model."""
+        self.config.backbones = "embedded"
+        self._mark_backbones()
+        return self
+
+    def post_init(self) -> None:
+        super().post_init()
+        self._referred: dict[str, dict[str, int]] = {}  # digests of backbones that are known to be what is referred to
+        self._mark_backbones()
+
+    def _owners(self) -> dict[str, nn.Module]:
+        """The modules that hold the backbones, by path."""
+        places = {"multilingual": self.base_model, "english": self.base_model, "llm": self}
+        return {path: owner for path, owner in places.items() if hasattr(owner, path)}
+
+    def _prefixes(self) -> dict[str, str]:
+        """What the names of the backbones' weights begin with, by path."""
+        return {path: f"{path}." if owner is self else f"lira.{path}." for path, owner in self._owners().items()}
+
+    def _mark_backbones(self) -> None:
+        """Tells transformers what a save leaves out, and opening does not miss: weights of backbones by reference."""
+        prefixes, referred = tuple(self._prefixes().values()), self.config.backbones == "reference"
+        self._keys_to_ignore_on_save = {name for name in self.state_dict() if name.startswith(prefixes)} if referred else set()
+        if referred:
+            self._keys_to_ignore_on_load_missing |= {f"^{prefix}" for prefix in prefixes}
+        for path, owner in self._owners().items():
+            if referred and any(parameter.is_meta for parameter in self.parameters()):  # they are replaced; to make them at random takes long
+                for module in getattr(owner, path).modules():
+                    module._is_hf_initialized = True
+
+    def _load_references(self, where: dict) -> None:
+        """Puts the backbones that the references name in the place of what is there."""
+        if len(set(getattr(self, "hf_device_map", {}).values())) > 1:
+            raise ValueError("device_map: a model by reference opens on one device only; embed its backbones to spread it over several")
+        for path, owner in self._owners().items():
+            like = next(getattr(owner, path).parameters())
+            config = getattr(owner, path).config
+            backbone, _ = loaded_by_reference(path, self.config.backbone_references[path], config, like.dtype, **where)
+            setattr(owner, path, backbone.to(like.device))
+            self._referred[path] = digests(backbone.state_dict())
+        self.eval()  # freezes them
+
+    def _check_referred(self, weights: dict[str, Tensor], where: dict) -> None:
+        """Raises ValueError if one of the backbones in a state dict is not what its reference names, bit for bit."""
+        for path, prefix in self._prefixes().items():
+            own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+            digest = digests(own)
+            if digest == self._referred.get(path):
+                continue
+            reference, dtype = self.config.backbone_references[path], next(tensor.dtype for tensor in own.values() if tensor.is_floating_point())
+            backbone, random = loaded_by_reference(path, reference, getattr(self.config, f"{path}_config"), dtype, **where)
+            there = backbone.state_dict()
+            for name in sorted((own.keys() | there.keys()) - random):
+                if name not in own or name not in there or not torch.equal(own[name].cpu(), there[name]):
+                    raise ValueError(
+                        f"backbones: 'reference' is not allowed, because {path} is no longer {reference['repo_id']} at {reference['revision']}: "
+                        f"{name} differs, and would be lost; keep it inside with embed_backbones()"
+                    )
+            self._referred[path] = digest
+
+    def _check_found(self, missing: set[str], stored: dict, folder: Path) -> None:
+        """Raises ValueError where weights are missing that the head that was saved has, whatever head opens its folder."""
+        if not missing:
+            return
+        saved = next(iter(stored.get("architectures") or ()), None)
+        kind = next((each for each in (type(self), *LiraHead.__subclasses__()) if each.__name__ == saved), LiraModel)
+        with torch.device("meta"):
+            expected = {name.removeprefix("lira.") for name in kind(LiraConfig.from_dict(stored)).state_dict()}
+        lost = expected & {name.removeprefix("lira.") for name in missing}
+        if lost:
+            raise ValueError(f"{folder}: {min(lost)} is missing in its weights ({len(lost)} in all); copy the folder again, or save it again")
 
 
 class LiraModel(LiraPreTrainedModel):
@@ -231,8 +349,8 @@ class LiraModel(LiraPreTrainedModel):
     def __init__(self, config: LiraConfig):
         config.check_values()
         super().__init__(config)
-        self.multilingual = encoder_of(auto_class(config.multilingual_config).from_config(config.multilingual_config))
-        self.english = encoder_of(auto_class(config.english_config).from_config(config.english_config))
+        self.multilingual = encoder_of(auto_class(config.multilingual_config).from_config(config.multilingual_config, trust_remote_code=False))
+        self.english = encoder_of(auto_class(config.english_config).from_config(config.english_config, trust_remote_code=False))
         self.arca = Arca(config)
         self.lasr = Lasr(config)
         self.post_init()
@@ -391,35 +509,6 @@ class LiraModel(LiraPreTrainedModel):
             **cached,
         )
         return self.fuse(self.encode_features(batch))
-
-
-def freeze(backbone: PreTrainedModel, training: bool, trainable: bool) -> None:
-    """Sets a backbone's mode: frozen and in eval mode, but for LoRA's own weights; or, if it is trainable, like any model.
-    Layers of a trainable backbone that were frozen by hand stay so."""
-    adapters = [parameter for name, parameter in backbone.named_parameters() if "lora_" in name]
-    if trainable:
-        if not learns(backbone):  # it was made trainable after it had been frozen
-            backbone.requires_grad_(True)
-    else:
-        marks = [parameter.requires_grad for parameter in adapters]
-        backbone.requires_grad_(False)
-        for parameter, mark in zip(adapters, marks, strict=True):
-            parameter.requires_grad_(mark)
-    backbone.train(training and (trainable or any(parameter.requires_grad for parameter in adapters)))
-
-
-def learns(backbone: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in backbone.parameters())
-
-
-def auto_class(config):
-    """The Auto class that opens a backbone: where a text-encoder class exists (T5, mT5, BERT ...) that one, else AutoModel."""
-    return AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
-
-
-def encoder_of(backbone: PreTrainedModel) -> PreTrainedModel:
-    """The backbone itself, or its encoder where it came with a decoder that LiRA never runs (M2M100, BART ...)."""
-    return backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
 
 
 # ---- heads ---------------------------------------------------------------------------------------------------------------
@@ -914,7 +1003,7 @@ class LiraForCausalLM(LiraHead, GenerationMixin):
         if config.fusion == "pooled":
             raise ValueError("fusion: 'pooled' is not allowed here, because it has no bins for a soft prompt; 'transformer' is")
         super().__init__(config)
-        self.llm = AutoModelForCausalLM.from_config(config.llm_config)
+        self.llm = AutoModelForCausalLM.from_config(config.llm_config, trust_remote_code=False)
         self.soft_prompt = SoftPrompt(config, self.get_input_embeddings().weight.shape[1])
         self.loss_type = None  # else the Trainer would count no label in the first column: the boundary predicts it
         self.post_init()
@@ -937,8 +1026,10 @@ class LiraForCausalLM(LiraHead, GenerationMixin):
     def from_anchored(cls, folder: str, *, llm: str, dtype: torch.dtype = torch.float32, **config_fields):
         """A new model around the backbones, Arca and LaSR of another head's folder, such as one of stage 1, and a causal language model
         (llm: Hub id or folder; dtype is its own). config_fields override the folder's."""
-        lira, model = LiraModel.from_pretrained(folder, **config_fields), loaded_from("llm", llm, dtype)
+        lira, (model, reference, _) = LiraModel.from_pretrained(folder, **config_fields), loaded_from("llm", llm, dtype)
+        known = {path: each for path, each in lira.config.backbone_references.items() if path != "llm"}
         lira.config.llm_config = model.config
+        lira.config.backbone_references = known if reference is None else known | {"llm": reference}
         return cls.around(lira.config, lira=lira, llm=model)
 
     def train(self, mode: bool = True):

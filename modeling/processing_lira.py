@@ -8,14 +8,14 @@ from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer, BatchEncoding, ProcessorMixin
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
 from .arca_lira import MIDDLE_SCORE
+from .folders_lira import LOCATION, located
+from .tokenizers_lira import FILES, FOLDERS, check_same, check_there, check_vocabularies, fingerprint
 
 logger = logging.get_logger(__name__)
 
-LLM_FOLDER = "llm_tokenizer"
-LOCATION = ("cache_dir", "force_download", "local_files_only", "token", "revision")  # how a folder of the Hub is reached
 DEFAULT_LANGUAGES = ("vi", "th", "id", "ms", "ur", "bn", "fil", "en")
 PATHS = ("multilingual", "english")
 NAMES = ("text", "translations", "scores", "language")  # what messages call the arguments of a text, and of a pair's second text
@@ -73,6 +73,7 @@ class LiraProcessor(ProcessorMixin):
         self.max_length, self.llm_prompt, self.llm_max_length, self.chat = max_length, llm_prompt, llm_max_length, chat
         super().__init__(tokenizer, english_tokenizer, chat_template=chat_template)
         self._llm_tokenizer = llm_tokenizer
+        self._fingerprints: dict[str, str] = {}  # of the tokenizers as they were last saved
         for each in (tokenizer, english_tokenizer, llm_tokenizer):
             if each is not None and each.pad_token is None:
                 each.pad_token = each.eos_token
@@ -86,16 +87,14 @@ class LiraProcessor(ProcessorMixin):
             if name is None:
                 continue
             try:
-                tokenizers.append(AutoTokenizer.from_pretrained(name))
+                folder, _ = located(name, FILES)
+                tokenizers.append(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
             except (OSError, ValueError) as error:
                 raise ValueError(f"{path}: {str(name)!r} holds no tokenizer that can be loaded ({str(error).splitlines()[0]})") from error
             if path == "llm":
                 continue
-            file = cached_file(
-                str(name), "config_sentence_transformers.json",
-                _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
-            )  # fmt: skip
-            for prompt, prefix in (json.loads(Path(file).read_text()).get("prompts") or {}).items() if file else ():
+            file = folder / "config_sentence_transformers.json"
+            for prompt, prefix in (json.loads(file.read_text(encoding="utf-8")).get("prompts") or {}).items() if file.exists() else ():
                 prompt = "document" if prompt == "passage" else prompt
                 declared.setdefault(prompt, dict.fromkeys(PATHS, ""))[path] = prefix
         return cls(*tokenizers, prompts=declared | (prompts or {}), **fields)
@@ -110,22 +109,42 @@ class LiraProcessor(ProcessorMixin):
     def llm_tokenizer(self):
         return self._llm_tokenizer
 
+    @property
+    def tokenizers(self) -> dict:
+        """The tokenizers that there are, by backbone."""
+        found = {"multilingual": self.tokenizer, "english": self.english_tokenizer, "llm": self.llm_tokenizer}
+        return {name: tokenizer for name, tokenizer in found.items() if tokenizer is not None}
+
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
+        """ProcessorMixin's, with the fingerprint of each tokenizer in processor_config.json."""
         if self.llm_tokenizer is not None:  # first, because ProcessorMixin pushes what it finds in the folder
-            self.llm_tokenizer.save_pretrained(Path(save_directory) / LLM_FOLDER)
+            self.llm_tokenizer.save_pretrained(Path(save_directory) / FOLDERS["llm"])
+        self._fingerprints = {name: fingerprint(tokenizer) for name, tokenizer in self.tokenizers.items()}
         return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        where = {name: kwargs[name] for name in LOCATION if name in kwargs}
-        folder = cls.get_processor_dict(pretrained_model_name_or_path, **where)[0].get("llm_folder")
-        if folder is not None:
-            processor._llm_tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, subfolder=folder, **where)
+        """ProcessorMixin's, all of its options included. A repository of the Hub is fetched first, whole and checked; no code of a tokenizer
+        is run, whatever trust_remote_code says. Raises ValueError for a tokenizer that is missing or not the one that was saved, or that
+        has more tokens than the backbone beside it."""
+        where = {name: kwargs.pop(name) for name in LOCATION if name in kwargs}
+        revision, subfolder = kwargs.pop("revision", None), kwargs.pop("subfolder", None) or ""
+        folder = located(pretrained_model_name_or_path, FILES, revision=revision, subfolder=subfolder, **where)[0] / subfolder
+        declared, _ = cls.get_processor_dict(folder)
+        llm = [] if declared.get("llm_folder") is None else ["llm"]
+        check_there(folder, [*PATHS, *llm])
+        kwargs["trust_remote_code"] = False
+        processor = super().from_pretrained(folder, **kwargs)
+        if llm:
+            processor._llm_tokenizer = AutoTokenizer.from_pretrained(folder / FOLDERS["llm"], trust_remote_code=False)
+        if "fingerprints" in declared:  # older folders have none
+            check_same(folder, processor.tokenizers, declared["fingerprints"])
+        check_vocabularies(folder, processor.tokenizers)
         return processor
 
     def to_dict(self) -> dict:
-        return super().to_dict() | ({} if self.llm_tokenizer is None else {"llm_folder": LLM_FOLDER})
+        found = super().to_dict() | ({} if self.llm_tokenizer is None else {"llm_folder": FOLDERS["llm"]})
+        return found | ({"fingerprints": self._fingerprints} if self._fingerprints else {})
 
     def batch_decode(self, *args, **kwargs) -> list[str]:
         """Texts of token ids of the language model, if there is one, else of the multilingual backbone."""
