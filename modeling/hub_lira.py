@@ -94,9 +94,14 @@ def fetch(
 
 
 def listed(repo_id: str, revision: str | None, token, tries: int) -> tuple[str, dict[str, str]]:
-    """The commit of a revision and the hash of each of its files: sha256 (64 digits), or git's sha1 of small ones (40)."""
+    """The commit of a revision, and the hash of each of its files."""
     info = persistent(repo_id, tries, lambda _: HfApi(token=token).model_info(repo_id, revision=revision, files_metadata=True))
-    return info.sha, {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings}
+    return info.sha, hashes(info)
+
+
+def hashes(info) -> dict[str, str]:
+    """The hash of each file of a repository: sha256 (64 digits), or git's sha1 of small ones (40). info: model_info's, with files_metadata."""
+    return {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings}
 
 
 def whole(repo_id: str, path: str, expected: str, file: Path, right: dict, force: bool, where: dict) -> tuple[str, list[int]]:
@@ -227,10 +232,10 @@ def check_files(folder: str | os.PathLike) -> None:
     if not (folder / CHECKSUMS).is_file():
         return
     try:
-        hashes = dict(json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))["sha256"])
+        checksums = dict(json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))["sha256"])
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{folder / CHECKSUMS}: no checksums can be read; download or save the folder again") from None
-    for path, expected in hashes.items():
+    for path, expected in checksums.items():
         if not (folder / path).is_file():
             raise ValueError(f"{folder / path}: missing, though {CHECKSUMS} lists it; download or save the folder again")
         found = digest(str(folder / path), *state_of(folder / path))
