@@ -40,9 +40,7 @@ def loaded_from(path: str, name: str, dtype: torch.dtype) -> tuple[PreTrainedMod
     return model, {"repo_id": str(name), "revision": commit}, folder
 
 
-def loaded_by_reference(
-    path: str, reference: dict, config: PreTrainedConfig, dtype: torch.dtype, **where
-) -> tuple[PreTrainedModel, set[str]]:
+def loaded_by_reference(path: str, reference: dict, config: PreTrainedConfig, dtype: torch.dtype, **where) -> tuple[PreTrainedModel, set[str]]:
     """The backbone of a path at the commit that the reference names, and which of its weights are not there, but made at random.
 
     Args:

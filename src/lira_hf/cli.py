@@ -297,6 +297,17 @@ def verify(
     raise typer.Exit(0 if verification.right else 1)
 
 
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder of results: of evaluate, study, certify, quickstart, or of all.")],
+    output: Annotated[Path, typer.Option(help="Folder for index.html, report.md and drawings.")] = Path("lira-report"),
+) -> None:
+    """One page of everything measured in a folder, beside published scores: HTML that needs no other file, and Markdown."""
+    from lira_hf.reporting.page import report
+
+    typer.echo(f"wrote {report(results, output)}")
+
+
 def codes(text: str | None) -> list[str] | None:
     return None if text is None else [code.strip() for code in text.split(",")]
 

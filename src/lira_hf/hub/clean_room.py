@@ -8,8 +8,6 @@ import importlib.util
 import json
 import sys
 
-sys.modules["lira_hf"] = None  # from here on importing it fails, also where it is installed
-
 import torch
 import transformers
 
@@ -17,6 +15,7 @@ CLASSES = ("AutoModel", "AutoModelForPreTraining", "AutoModelForSequenceClassifi
 
 
 def main(hub_lira: str, repo_id: str, revision: str, report: str) -> None:
+    sys.modules["lira_hf"] = None  # importing it fails, also where it is installed
     spec = importlib.util.spec_from_file_location("hub_lira", hub_lira)
     hub = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hub)

@@ -15,7 +15,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import safe_open
 
 from lira_hf.languages import ENGLISH, LANGUAGES
-from lira_hf.reporting.tables import markdown, table
+from lira_hf.reporting.tables import markdown, plain, table
 
 PATHS = {"multilingual": "multilingual encoder", "english": "English model", "llm": "language model"}
 TASKS = {  # head: its task on the Hub, and the benchmarks that measure it
@@ -242,15 +242,16 @@ def measured(model: Published, found: dict) -> str:
     tables = [markdown(found)]
     if system.get("slices"):
         tables += ["By kind of query:", markdown(found, slices=True)]
-    return "\n\n".join([f"### {found['benchmark']}", f"{how}{f' Measured with {versions}.' if versions else ''}", *tables])
+    return "\n\n".join([f"### {plain(found['benchmark'])}", f"{how}{f' Measured with {versions}.' if versions else ''}", *tables])
 
 
 def certificate(found: dict | None) -> str:
-    """What `lira-hf certify` says in its card rows."""
+    """What `lira-hf certify` says of a model: its table and the lines below it."""
     if found is None:
         return "None was made for this model (`lira-hf certify`)."
     shown = found["card"]
-    return "\n\n".join([shown["title"], table(shown["header"], shown["rows"]), *shown["notes"]])
+    header, *body = [[plain(text) for text in row] for row in (shown["header"], *shown["rows"])]
+    return "\n\n".join([plain(shown["title"]), table(header, body), *map(plain, shown["notes"])])
 
 
 def training(model: Published) -> str:

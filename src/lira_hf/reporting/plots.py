@@ -68,7 +68,14 @@ def drawing(name: str, height: float, panels: int = 1) -> Iterator[tuple[list, l
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    looks = {"font.size": 11, "axes.titlesize": 11, "axes.titleweight": "bold", "svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}
+    looks = {
+        "font.size": 11,
+        "axes.titlesize": 11,
+        "axes.titleweight": "bold",
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "font.family": "sans-serif",
+    }
     with matplotlib.rc_context(looks):
         figure, axes = pyplot.subplots(panels, 1, figsize=(5.2, height), layout="constrained", squeeze=False)
         drawn: list[str] = []
@@ -94,7 +101,16 @@ def bars(name: str, xlabel: str, values: dict[str, Point | tuple], marked: str |
             value, low, high = values[label]
             error = None if low is None else [[value - low], [high - value]]
             dark = label == marked
-            axis.barh(place, value, xerr=error, capsize=3, color="#444444" if dark else "#ffffff", edgecolor="#000000", hatch="" if dark else "///", ecolor="#000000")
+            axis.barh(
+                place,
+                value,
+                xerr=error,
+                capsize=3,
+                color="#444444" if dark else "#ffffff",
+                edgecolor="#000000",
+                hatch="" if dark else "///",
+                ecolor="#000000",
+            )
         axis.set_yticks(range(len(labels)), [textwrap.fill(label, 24) for label in labels])
         axis.axvline(0, color="#000000", linewidth=0.8)
         axis.set_xlabel(xlabel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from statistics import mean, stdev
 
 LABELS = {
@@ -13,6 +14,13 @@ LABELS = {
     "english_trained": "English path, trained",
     "pooled_head": "both paths, simplest head",
     "lira": "LiRA",
+    "without_llm_critic": "without the LLM critic",
+    "without_embedding_critic": "without the embedding critic",
+    "without_translation": "without translation",
+    "without_multilingual_encoder": "without the multilingual encoder",
+    "without_queues": "without the queue",
+    "without_stage1": "without stage 1",
+    "without_contrast": "without the contrastive term",
 }
 
 METRICS = {"ndcg@10": "nDCG@10"}  # as a table calls them
@@ -73,4 +81,9 @@ def over_seeds(values: list[float], digits: int = 1) -> str:
 
 def table(header: list[str], body: list[list[str]]) -> str:
     """A table in Markdown."""
-    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *body])
+    return "\n".join("| " + " | ".join(text.replace("|", r"\|") for text in row) + " |" for row in [header, ["---"] * len(header), *body])
+
+
+def plain(text: str) -> str:
+    """A text from elsewhere as Markdown that shows it as it is."""
+    return re.sub(r"([\\`*_<>\[\]])", r"\\\1", text)
