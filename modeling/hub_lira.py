@@ -241,8 +241,3 @@ def check_files(folder: str | os.PathLike) -> None:
         found = digest(str(folder / path), *state_of(folder / path))
         if found != expected:
             raise ValueError(f"{folder / path}: its sha256 is {found}, and {CHECKSUMS} lists {expected}; download or save the folder again")
-
-
-def forget_checksums(folder: str | os.PathLike) -> None:
-    """Before a save into a folder that was downloaded: its checksums are no longer those of its files."""
-    (Path(folder) / CHECKSUMS).unlink(missing_ok=True)

@@ -30,7 +30,7 @@ from .arca_lira import Actor, Adaptor, Arca, sentence_pooling, temporal_pooling
 from .backbones_lira import auto_class, digests, encoder_of, freeze, learns, loaded_by_reference, loaded_from, pooling_of
 from .configuration_lira import CHOICES, LiraConfig
 from .folders_lira import LOCATION, WEIGHT_FILES, located, tensor_files
-from .hub_lira import forget_checksums
+from .hub_lira import CHECKSUMS
 from .lasr_lira import Lasr
 from .objectives_lira import (
     anchor_loss,
@@ -253,7 +253,7 @@ class LiraPreTrainedModel(PreTrainedModel):
         """transformers' save_pretrained. Raises ValueError where backbones are saved by reference, but are no longer what is referred to."""
         if self.config.backbones == "reference" and is_main_process and not getattr(self, "_hf_peft_config_loaded", False):
             self._check_referred(self.state_dict() if state_dict is None else state_dict, {})
-        forget_checksums(save_directory)
+        (Path(save_directory) / CHECKSUMS).unlink(missing_ok=True)  # those of what was there before
         return super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
 
     def refer_backbones(self, **where):

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from .arca_lira import MIDDLE_SCORE
 from .folders_lira import LOCATION, located
-from .hub_lira import forget_checksums
+from .hub_lira import CHECKSUMS
 from .tokenizers_lira import FILES, FOLDERS, check_same, check_there, check_vocabularies, fingerprint
 
 logger = logging.get_logger(__name__)
@@ -118,7 +118,7 @@ class LiraProcessor(ProcessorMixin):
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
         """ProcessorMixin's, with the fingerprint of each tokenizer in processor_config.json."""
-        forget_checksums(save_directory)
+        (Path(save_directory) / CHECKSUMS).unlink(missing_ok=True)  # those of what was there before
         if self.llm_tokenizer is not None:  # first, because ProcessorMixin pushes what it finds in the folder
             self.llm_tokenizer.save_pretrained(Path(save_directory) / FOLDERS["llm"])
         self._fingerprints = {name: fingerprint(tokenizer) for name, tokenizer in self.tokenizers.items()}

@@ -84,7 +84,7 @@ def adapted(model: LiraHead, groups: dict[str, dict[str, Any]]) -> LiraHead | Pe
 
 def merged(model: LiraHead | PeftModel) -> LiraHead:
     """A plain head with the same embeddings: its adapters, if there are any, become part of the weights."""
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    return model.merge_and_unload().embed_backbones() if hasattr(model, "merge_and_unload") else model
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
