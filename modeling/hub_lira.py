@@ -149,11 +149,11 @@ def refused(error: BaseException | None) -> bool:
 
 def reason(error: BaseException) -> str:
     """The cause of an error in one line; the client wraps some."""
-    if getattr(error, "response", None) is None:
-        error = error.__cause__ or error
-    said = getattr(error, "server_message", None) or str(error) or type(error).__name__
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return " ".join(f"{status or ''} {said}".split())
+    cause = error if getattr(error, "response", None) is not None else error.__cause__ or error
+    said = getattr(cause, "server_message", None) or str(cause) or type(cause).__name__
+    status = getattr(getattr(cause, "response", None), "status_code", "")
+    upload = f"{error} " if isinstance(error, RuntimeError) and cause is not error else ""  # it names the file
+    return " ".join(f"{upload}{status} {said}".split())
 
 
 # ---- the cache -----------------------------------------------------------------------------------------------------------

@@ -167,20 +167,20 @@ def test_a_clean_process_opens_a_published_model_by_reference(hub, processor, tm
     model.refer_backbones().save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     commit = upload(hub, tmp_path / "model", "org/lira")
-    code = """
+    code = f"""
 import sys, torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
 trusted = dict(trust_remote_code=True, revision={commit!r})
 processor = AutoProcessor.from_pretrained("org/lira", **trusted)
-batch = processor({texts!r}, {translations!r}, language="th", return_tensors="pt")
+batch = processor({TEXTS!r}, {TRANSLATIONS!r}, language="th", return_tensors="pt")
 with torch.no_grad():
     model = AutoModelForCausalLM.from_pretrained("org/lira", **trusted)
     logits = model(**batch).logits
     half = AutoModelForCausalLM.from_pretrained("org/lira", dtype=torch.bfloat16, **trusted)
-    embeddings = AutoModel.from_pretrained("org/lira", **trusted).encode({texts!r}, processor=processor)
+    embeddings = AutoModel.from_pretrained("org/lira", **trusted).encode({TEXTS!r}, processor=processor)
 answer(dict(logits=logits.tolist(), embeddings=embeddings.tolist(), lira_hf="lira_hf" in sys.modules, name=model.name_or_path,
     types=sorted({{f"{{name.split('.')[0]}} {{p.dtype}}" for name, p in half.named_parameters()}})))
-""".format(commit=commit, texts=TEXTS, translations=TRANSLATIONS)
+"""
     found = hub.client(code, tmp_path / "home", token=False)
     assert found["lira_hf"] is False and found["name"] == "org/lira"
     torch.testing.assert_close(torch.tensor(found["logits"]), answer(model, processor), atol=1e-5, rtol=0)

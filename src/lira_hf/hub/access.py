@@ -30,7 +30,7 @@ def refusals_as_value_errors(repo_id: str, token: str | None) -> Iterator[None]:
         raise ValueError("token: none was given or found; run `hf auth login` or set HF_TOKEN to a token that may write")
     try:
         yield
-    except HfHubHTTPError.__bases__ as error:  # the HTTP client's own error, whichever client that is, and OSError
+    except (*HfHubHTTPError.__bases__, RuntimeError) as error:  # of the HTTP client, whichever that is, of the system, of an upload
         response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
         status = getattr(response, "status_code", None)
         said = getattr(error, "server_message", None) or str(error) or type(error).__name__

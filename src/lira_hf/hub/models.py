@@ -170,7 +170,7 @@ def send(staged: Path, repo_id: str, *, private: bool = False, token: str | None
     if private and not head.private:
         raise ValueError(f"repo_id: {repo_id!r} exists and everyone can read it; make it private on the Hub, or give another name")
     published, ours, failure = earlier(first, repo_id, token), {first.sha}, None
-    for number in range(hub_lira.TRIES):
+    for number in range(hub_lira.TRIES + 1):
         listed = hub_lira.hashes(head)
         changed = [path for path in paths(staged) if not same(staged / path, listed.get(path))]
         stale = [path for path in listed if (path in published or is_weights(path)) and not (staged / path).exists()]
@@ -178,6 +178,8 @@ def send(staged: Path, repo_id: str, *, private: bool = False, token: str | None
             return Publication(head.sha, f"{api.endpoint}/{repo_id}/commit/{head.sha}", head.sha != first.sha)
         if head.sha not in ours:
             raise ValueError(f"repo_id: somebody pushed to {repo_id!r} at the same time; look at it, then publish again")
+        if number == hub_lira.TRIES:
+            break
         if number:
             time.sleep(hub_lira.PAUSE * 2 ** (number - 1))
         operations = [CommitOperationAdd(path, staged / path) for path in changed] + [CommitOperationDelete(path) for path in stale]
@@ -185,14 +187,13 @@ def send(staged: Path, repo_id: str, *, private: bool = False, token: str | None
         try:
             revision = api.create_commit(repo_id, operations, commit_message="Publish a LiRA model", parent_commit=head.sha).oid
             ours.add(revision)
-        except hub_lira.ERRORS as error:
+            failure = OSError(f"{(changed + stale)[0]}: the Hub has other bytes at {revision} than were sent")
+        except (*hub_lira.ERRORS, RuntimeError) as error:  # a file that does not arrive as it was sent is a RuntimeError of the client
             if hub_lira.refused(error):
                 raise
             failure = error  # the commit may be there all the same
         head = look(revision)
-    raise OSError(
-        f"{changed[0] if changed else stale[0]}: {hub_lira.reason(failure) if failure else 'the Hub has other bytes than were sent'}"
-    ) from failure
+    raise OSError(f"{hub_lira.reason(failure)} (the last of {hub_lira.TRIES} attempts)") from failure
 
 
 def earlier(info, repo_id: str, token: str | None) -> set[str]:
