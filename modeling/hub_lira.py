@@ -107,8 +107,8 @@ def hashes(info) -> dict[str, str]:
 def whole(repo_id: str, path: str, expected: str, file: Path, right: dict, force: bool, where: dict) -> tuple[str, list[int]]:
     """Makes `file` the one that the Hub lists; what to note of it: its hash, and its state."""
 
-    def attempt(number: int) -> tuple[str, list[int]]:
-        hf_hub_download(repo_id, path, force_download=force and number == 0, **where)
+    def attempt(_: int) -> tuple[str, list[int]]:
+        hf_hub_download(repo_id, path, force_download=force, **where)
         state = state_of(file)
         if state[0] > SMALL and right.get(expected) == state and not force:
             return expected, state
@@ -136,6 +136,8 @@ def persistent(name: str, tries: int, attempt):
 
 def refused(error: BaseException | None) -> bool:
     """Whether asking again is vain: the Hub says no, or the disk does."""
+    if isinstance(error, ValueError) and error.__cause__ is not None:  # the client's wrapping of what has failed
+        error = error.__cause__
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return status < 500 and status not in BUSY

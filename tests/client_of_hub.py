@@ -16,7 +16,7 @@ from lira_hf.modeling import hub_lira
 def client_of(hub: LoopbackHub, home: Path):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
-            "ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": False, "HF_HUB_CACHE": str(home / "hub"), "HF_HUB_DISABLE_XET": True,
+            "ENDPOINT": hub.endpoint, "HUGGINGFACE_CO_URL_TEMPLATE": hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}", "HF_HUB_OFFLINE": False, "HF_HUB_CACHE": str(home / "hub"), "HF_HUB_DISABLE_XET": True,
         }.items():  # fmt: skip
             patch.setattr(constants, name, value)
         for name, value in (hub.env(home) | {"HF_HUB_OFFLINE": "0"}).items():  # for processes that the test starts
