@@ -172,7 +172,11 @@ def test_only_a_whole_model_without_pickles_is_published(hub, saved, tmp_path, s
     assert not hub.requests
 
 
-def test_a_verified_model_is_right_and_a_changed_one_is_not(hub, saved, tmp_path):
+# ---- slow -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_verified_model_is_right_by_every_auto_class(hub, saved):
     first = push(saved).commit
     found = verify(REPO)
     assert found.right and found.commit == first, str(found)
@@ -181,9 +185,6 @@ def test_a_verified_model_is_right_and_a_changed_one_is_not(hub, saved, tmp_path
         "AutoModelForPreTraining",
         "AutoModelForSequenceClassification",
     ]
-
-
-# ---- slow -----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
