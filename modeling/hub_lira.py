@@ -94,16 +94,21 @@ def fetch(
 
 
 def listed(repo_id: str, revision: str | None, token, tries: int) -> tuple[str, dict[str, str]]:
-    """The commit of a revision and the hash of each of its files: sha256 (64 digits), or git's sha1 of small ones (40)."""
+    """The commit of a revision, and the hash of each of its files."""
     info = persistent(repo_id, tries, lambda _: HfApi(token=token).model_info(repo_id, revision=revision, files_metadata=True))
-    return info.sha, {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings}
+    return info.sha, hashes(info)
+
+
+def hashes(info) -> dict[str, str]:
+    """The hash of each file of a repository: sha256 (64 digits), or git's sha1 of small ones (40). info: model_info's, with files_metadata."""
+    return {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings}
 
 
 def whole(repo_id: str, path: str, expected: str, file: Path, right: dict, force: bool, where: dict) -> tuple[str, list[int]]:
     """Makes `file` the one that the Hub lists; what to note of it: its hash, and its state."""
 
-    def attempt(number: int) -> tuple[str, list[int]]:
-        hf_hub_download(repo_id, path, force_download=force and number == 0, **where)
+    def attempt(_: int) -> tuple[str, list[int]]:
+        hf_hub_download(repo_id, path, force_download=force, **where)
         state = state_of(file)
         if state[0] > SMALL and right.get(expected) == state and not force:
             return expected, state
@@ -131,6 +136,8 @@ def persistent(name: str, tries: int, attempt):
 
 def refused(error: BaseException | None) -> bool:
     """Whether asking again is vain: the Hub says no, or the disk does."""
+    if isinstance(error, ValueError) and error.__cause__ is not None:  # the client's wrapping of what has failed
+        error = error.__cause__
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return status < 500 and status not in BUSY
@@ -144,11 +151,11 @@ def refused(error: BaseException | None) -> bool:
 
 def reason(error: BaseException) -> str:
     """The cause of an error in one line; the client wraps some."""
-    if getattr(error, "response", None) is None:
-        error = error.__cause__ or error
-    said = getattr(error, "server_message", None) or str(error) or type(error).__name__
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return " ".join(f"{status or ''} {said}".split())
+    cause = error if getattr(error, "response", None) is not None else error.__cause__ or error
+    said = getattr(cause, "server_message", None) or str(cause) or type(cause).__name__
+    status = getattr(getattr(cause, "response", None), "status_code", "")
+    upload = f"{error} " if isinstance(error, RuntimeError) and cause is not error else ""  # it names the file
+    return " ".join(f"{upload}{status} {said}".split())
 
 
 # ---- the cache -----------------------------------------------------------------------------------------------------------
@@ -227,10 +234,10 @@ def check_files(folder: str | os.PathLike) -> None:
     if not (folder / CHECKSUMS).is_file():
         return
     try:
-        hashes = dict(json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))["sha256"])
+        checksums = dict(json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))["sha256"])
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{folder / CHECKSUMS}: no checksums can be read; download or save the folder again") from None
-    for path, expected in hashes.items():
+    for path, expected in checksums.items():
         if not (folder / path).is_file():
             raise ValueError(f"{folder / path}: missing, though {CHECKSUMS} lists it; download or save the folder again")
         found = digest(str(folder / path), *state_of(folder / path))

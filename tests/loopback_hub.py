@@ -53,7 +53,8 @@ class HubError(Exception):
 class Fault:
     """kind: status (answer `status`), delay (`seconds`), and for a GET of a file:
     drop (full Content-Length, orderly close after `after_bytes`), reset (the same with a TCP RST),
-    truncate (a shorter but self-consistent body), corrupt (right length, one byte flipped).
+    truncate (a shorter but self-consistent body), corrupt (right length, one byte flipped; also of a PUT's body, and of a commit's file).
+    mute does what is asked and hangs up without an answer.
     drop and reset with after_bytes=0 work on every path and send nothing at all."""
 
     kind: str
@@ -200,6 +201,10 @@ def git_oid(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
+def flipped(data: bytes) -> bytes:
+    return bytes([data[0] ^ 0xFF]) + data[1:]
+
+
 def lfs_pointer(sha256: str, size: int) -> bytes:
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
 
@@ -300,6 +305,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status: int, payload, headers: dict | None = None):
         self.drain()
+        if self.fault and self.fault.kind == "mute":
+            return self.hang_up(rst=False)
         data = json.dumps(payload).encode()
         self.send_response(status)
         for k, v in {"Content-Type": "application/json; charset=utf-8", "Content-Length": len(data), **(headers or {})}.items():
@@ -551,6 +558,8 @@ class Handler(BaseHTTPRequestHandler):
                 head = v
             elif key == "file":
                 data = base64.b64decode(v["content"]) if v.get("encoding") == "base64" else v["content"].encode()
+                if self.fault and self.fault.kind == "corrupt" and not put:
+                    data = flipped(data)
                 sha256, size = self.hub.store.put_blob(io.BytesIO(data))
                 put[path] = {"size": size, "oid": git_oid(data), "sha256": sha256, "lfs": False}
             elif key == "lfsFile":
@@ -583,6 +592,8 @@ class Handler(BaseHTTPRequestHandler):
         # as on the Hub the upload address itself carries the permission: the client's PUT sends no token
         if self.command != "PUT":
             raise HubError(405, "PUT only")
+        if self.fault and self.fault.kind == "corrupt":
+            self.body = io.BytesIO(flipped(b"".join(iter(lambda: self.body.read(CHUNK), b""))))
         self.hub.store.put_blob(self.body, expect=sha256)
         self.answer(200, {})
 
@@ -628,7 +639,7 @@ class Handler(BaseHTTPRequestHandler):
             src.seek(start)
             while send > 0 and (chunk := src.read(min(CHUNK, send))):
                 if fault and fault.kind == "corrupt":
-                    chunk, fault = bytes([chunk[0] ^ 0xFF]) + chunk[1:], None
+                    chunk, fault = flipped(chunk), None
                 self.wfile.write(chunk)
                 self.hub.bytes_sent += len(chunk)
                 send -= len(chunk)
@@ -651,6 +662,7 @@ class LoopbackHub:
     def __init__(self, root, token: str = "hf_loopback", user: str = "tester", orgs=("org",)):
         self.store, self.token, self.user, self.orgs = Store(root), token, user, tuple(orgs)
         self.faults: list[Fault] = []
+        self.met: list[Fault] = []  # for a test to note those that were met
         self._lock = threading.Lock()
         self.reset()
         self.server = _Server(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": self}))
@@ -685,7 +697,7 @@ class LoopbackHub:
         self.bytes_sent = 0
 
     def add_fault(self, kind: str, **kw) -> Fault:
-        if kind not in ("status", "drop", "reset", "truncate", "corrupt", "delay"):
+        if kind not in ("status", "drop", "reset", "truncate", "corrupt", "delay", "mute"):
             raise ValueError(kind)
         self.faults.append(Fault(kind, **kw))
         return self.faults[-1]

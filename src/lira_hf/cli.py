@@ -311,6 +311,34 @@ def certify(
 
 
 @app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a trained model.")],
+    repo_id: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Model repository, such as org/lira-shop; created if missing.")],
+    backbones: Annotated[str | None, typer.Option(help="embedded or reference; as saved by default.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Create it for its owners only.")] = False,
+) -> None:
+    """Pushes a model to the Hub in one commit, with its card, checksums and vectors; needs `hf auth login` or HF_TOKEN."""
+    from lira_hf.hub import publish_model
+
+    publication = publish_model(folder, repo_id, backbones=backbones, private=private)
+    typer.echo(f"published {publication.url}" if publication.changed else f"nothing new; the Hub has all of it: {publication.url}")
+
+
+@app.command()
+def verify(
+    repo_id: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Model repository.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; main by default.")] = None,
+    venv: Annotated[bool, typer.Option("--venv", help="In a new virtual environment with only torch and transformers; pip installs them.")] = False,
+) -> None:
+    """Opens a published model in a clean process, and compares its files and vectors with what was published; exit code 1 where they differ."""
+    from lira_hf.hub import verify
+
+    verification = verify(repo_id, revision, venv=venv)
+    typer.echo(verification)
+    raise typer.Exit(0 if verification.right else 1)
+
+
+@app.command()
 def report(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder of results: of evaluate, study, certify, quickstart, or of all.")],
     output: Annotated[Path, typer.Option(help="Folder for index.html, report.md and drawings.")] = Path("lira-report"),

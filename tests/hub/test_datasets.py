@@ -19,7 +19,7 @@ from lira_hf.hub import publish_dataset
 from lira_hf.languages import LANGUAGES as LANGUAGES_OF_THE_PROJECT
 
 REPO = "org/laz-retrieval"
-SCRIPT = Path(__file__).parents[1] / "dataset_cards" / "laz-retrieval" / "laz_retrieval.py"
+SCRIPT = Path(__file__).parents[2] / "dataset_cards" / "laz-retrieval" / "laz_retrieval.py"
 SPLITS = ("train", "validation", "test")
 LANGUAGES = ("th", "fil")
 CONFIGS = [f"{language}{suffix}" for language in LANGUAGES for suffix in COLUMNS]

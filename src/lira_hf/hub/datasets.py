@@ -1,11 +1,9 @@
-"""Publishing: a built data set becomes a repository of the Hub in one commit."""
+"""Data sets on the Hub: a built data set becomes a repository of the Hub in one commit."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
 from fnmatch import fnmatch
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lira_hf.catalogue.validation import validate
+from lira_hf.hub.access import check_repo_id, hub_progress_bars, refusals_as_value_errors
 
 # Never in the root: `datasets` refuses a repository whose root holds a script of the repository's name, whatever else is there.
 SCRIPT = "scripts/laz_retrieval.py"
@@ -58,20 +57,6 @@ def publish_dataset(folder: str | Path, repo_id: str, private: bool = False, tok
     return commit.commit_url
 
 
-def check_repo_id(repo_id: str) -> None:
-    """Raises ValueError unless `repo_id` reads ORG/NAME with characters that the Hub takes."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(repo_id)
-        valid = "/" in repo_id
-    except HFValidationError:
-        valid = False
-    if not valid:
-        raise ValueError(f"repo_id: {repo_id!r} is not allowed; give ORG/NAME of letters, digits, '-', '_' and '.', such as org/laz-retrieval")
-
-
 def check_folder(folder: Path, progress: bool) -> list[str]:
     """The files to publish, as paths in `folder`. Raises ValueError unless they are a whole data set, byte for byte as built."""
     from huggingface_hub import DatasetCard
@@ -102,40 +87,3 @@ def check_folder(folder: Path, progress: bool) -> list[str]:
             f"folder: the configs in README.md of {str(folder)!r} and its shards differ at {(unnamed + empty + ['(none)'])[0]}; build it again"
         )
     return sorted({*hashes, "README.md", "build.json"})
-
-
-@contextlib.contextmanager
-def refusals_as_value_errors(repo_id: str, token: str | None) -> Iterator[None]:
-    """Turns what the Hub or the way to it refuses into one ValueError that says what to do."""
-    from huggingface_hub import get_token
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if not (token or get_token()):
-        raise ValueError("token: none was given or found; run `hf auth login` or set HF_TOKEN to a token that may write")
-    try:
-        yield
-    except HfHubHTTPError.__bases__ as error:  # the HTTP client's own error, whichever client that is, and OSError
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        said = getattr(error, "server_message", None) or str(error) or type(error).__name__
-        reasons = {
-            401: "token: the Hub does not know it; run `hf auth login` or set HF_TOKEN to a token that may write",
-            403: f"repo_id: the token may not write to {repo_id!r}",
-            412: f"repo_id: somebody pushed to {repo_id!r} at the same time; look at it, then publish again",
-        }
-        reason = reasons.get(status, f"repo_id: publishing to {repo_id!r} failed, and can be tried again")
-        raise ValueError(f"{reason} ({' '.join(said.split())})") from error
-
-
-@contextlib.contextmanager
-def hub_progress_bars(shown: bool) -> Iterator[None]:
-    """Keeps the Hub client's own bars silent where they are not to be `shown`."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    silence = not shown and not are_progress_bars_disabled()
-    if silence:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if silence:
-            enable_progress_bars()
