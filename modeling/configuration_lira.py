@@ -6,7 +6,6 @@ Fields marked *ours* have no value in the paper's public record; their defaults 
 from dataclasses import field
 
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
 AUTO_MAP = {
     "AutoConfig": "configuration_lira.LiraConfig",
@@ -84,11 +83,7 @@ class LiraConfig(PreTrainedConfig):
     model_type = "lira"
     # An evaluation by the Trainer gathers every output not named here; only logits are of one shape in all batches, and small.
     keys_to_ignore_at_inference = ["embeddings", "multilingual_embeds", "english_embeds", "similarity", "actor_logits", "choice", "losses"]
-    sub_configs_defaults = {
-        "multilingual_config": SubConfigSpec(config_class=AutoConfig, model_type="xlm-roberta"),
-        "english_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
-        "llm_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen3", optional=True),
-    }
+    sub_configs = {"multilingual_config": AutoConfig, "english_config": AutoConfig, "llm_config": AutoConfig}
 
     multilingual_config: dict | PreTrainedConfig | None = None
     english_config: dict | PreTrainedConfig | None = None
@@ -149,6 +144,10 @@ class LiraConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         # Every save, a Trainer checkpoint too, must open through each Auto class; save_pretrained alone names only the class saved.
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        for name, default in (("multilingual_config", {"model_type": "xlm-roberta"}), ("english_config", {"model_type": "bert"}), ("llm_config", None)):
+            given = getattr(self, name) or default
+            # for_model knows transformers' own classes only, so no code that a repository names can come in here.
+            setattr(self, name, AutoConfig.for_model(**given) if isinstance(given, dict) else given)
         super().__post_init__(**kwargs)
         self.check_values()
 
