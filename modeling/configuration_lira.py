@@ -187,6 +187,13 @@ class LiraConfig(PreTrainedConfig):
         return super().get_text_config(decoder=decoder, encoder=encoder)
 
     @property
+    def vocab_size(self) -> int:
+        """The language model's, for what generation computes from its scores; an AttributeError where there is none."""
+        if self.llm_config is None:
+            raise AttributeError("vocab_size: there is no language model")
+        return self.llm_config.get_text_config(decoder=True).vocab_size
+
+    @property
     def concat_dim(self) -> int:
         """d_g + d_h, the width of the frozen concatenation."""
         return self.multilingual_config.hidden_size + self.english_config.hidden_size
