@@ -9,7 +9,6 @@ from dataclasses import field
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
 AUTO_MAP = {
     "AutoConfig": "configuration_lira.LiraConfig",
@@ -96,11 +95,7 @@ class LiraConfig(PreTrainedConfig):
     model_type = "lira"
     # An evaluation by the Trainer gathers every output not named here; only logits are of one shape in all batches, and small.
     keys_to_ignore_at_inference = ["embeddings", "multilingual_embeds", "english_embeds", "similarity", "actor_logits", "choice", "losses"]
-    sub_configs_defaults = {
-        "multilingual_config": SubConfigSpec(config_class=AutoConfig, model_type="xlm-roberta"),
-        "english_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
-        "llm_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen3", optional=True),
-    }
+    sub_configs = {"multilingual_config": AutoConfig, "english_config": AutoConfig, "llm_config": AutoConfig}
 
     multilingual_config: dict | PreTrainedConfig | None = None
     english_config: dict | PreTrainedConfig | None = None
@@ -164,6 +159,10 @@ class LiraConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         # Every save, a Trainer checkpoint too, must open through each Auto class; save_pretrained alone names only the class saved.
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        for name, default in (("multilingual_config", {"model_type": "xlm-roberta"}), ("english_config", {"model_type": "bert"}), ("llm_config", None)):
+            given = getattr(self, name) or default
+            # for_model knows transformers' own classes only, so no code that a repository names can come in here.
+            setattr(self, name, AutoConfig.for_model(**given) if isinstance(given, dict) else given)
         super().__post_init__(**kwargs)
         self.check_values()
 
@@ -234,6 +233,13 @@ class LiraConfig(PreTrainedConfig):
         if decoder and self.llm_config is not None:
             return self.llm_config.get_text_config(decoder=True)
         return super().get_text_config(decoder=decoder, encoder=encoder)
+
+    @property
+    def vocab_size(self) -> int:
+        """The language model's, for what generation computes from its scores; an AttributeError where there is none."""
+        if self.llm_config is None:
+            raise AttributeError("vocab_size: there is no language model")
+        return self.llm_config.get_text_config(decoder=True).vocab_size
 
     @property
     def concat_dim(self) -> int:

@@ -234,6 +234,13 @@ def test_a_batch_of_unequal_rows_generates_what_each_row_does_alone(lm, reader, 
         assert F.pad(alone, (0, whole.shape[1] - alone.shape[1])).tolist() == whole[i * returns : (i + 1) * returns].tolist()
 
 
+def test_scores_of_what_was_generated_can_be_asked_for(lm, reader):
+    options = {"num_beams": 2, "max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "return_dict_in_generate": True, "output_scores": True}
+    found = lm.generate(**reader(TEXTS, CANDIDATES, SCORES, LANGUAGES), **options)
+    scores = lm.compute_transition_scores(found.sequences, found.scores, found.beam_indices)
+    assert scores.shape == found.sequences.shape and torch.isfinite(scores).all() and (scores <= 0).all()
+
+
 def test_sampling_follows_the_seed_and_returns_several(lm, reader):
     batch = reader(TEXTS, CANDIDATES, SCORES, LANGUAGES)
     drawn = []
