@@ -159,7 +159,11 @@ class LiraConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         # Every save, a Trainer checkpoint too, must open through each Auto class; save_pretrained alone names only the class saved.
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
-        for name, default in (("multilingual_config", {"model_type": "xlm-roberta"}), ("english_config", {"model_type": "bert"}), ("llm_config", None)):
+        for name, default in (
+            ("multilingual_config", {"model_type": "xlm-roberta"}),
+            ("english_config", {"model_type": "bert"}),
+            ("llm_config", None),
+        ):
             given = getattr(self, name) or default
             # for_model knows transformers' own classes only, so no code that a repository names can come in here.
             setattr(self, name, AutoConfig.for_model(**given) if isinstance(given, dict) else given)

@@ -32,7 +32,7 @@ from lira_hf.certificate.spectral import Domain, SpectralBound, spectral_bound
 from lira_hf.collation import SPLITS, RetrievalData, read
 from lira_hf.evaluation.systems import open_lira
 from lira_hf.languages import check_languages
-from lira_hf.modeling import LiraConfig, LiraForRetrieval, LiraProcessor
+from lira_hf.modeling import LiraForRetrieval, LiraProcessor
 from lira_hf.reporting import keep, results, write_json
 
 VERSION = 1
