@@ -8,13 +8,16 @@ import pytest
 
 from lira_hf.catalogue.lexicon import load_catalogue
 from lira_hf.catalogue.validation import KINDS
-from lira_hf.reporting import render
+from lira_hf.reporting.readme import RENDERED, render
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_readme_tables_are_rendered_from_the_results_files():
-    assert render(ROOT / "README.md", ROOT / "docs" / "results") == (ROOT / "README.md").read_text()
+def test_what_documents_say_of_results_is_rendered_from_the_files():
+    documents = [ROOT / "README.md", ROOT / "docs" / "comparisons.md"]
+    for document in documents:
+        assert render(document, ROOT / "docs" / "results") == document.read_text()
+    assert all(any(f"<!-- {place} -->" in document.read_text() for document in documents) for place in RENDERED)
 
 
 def test_readme_and_changelog_count_what_the_catalogue_holds():

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 import torch
-from huggingface_hub import HfApi, constants
+from client_of_hub import client_of
+from huggingface_hub import HfApi
 from loopback_hub import LoopbackHub
 from mteb import get_task
 from mteb.types import PromptType
@@ -72,14 +73,7 @@ def trained(multilingual: str, english: str) -> tuple[LiraForRetrieval, LiraProc
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
     """A Hub that this process's client asks, with the backbones on it."""
-    with LoopbackHub(tmp_path_factory.mktemp("hub")) as hub, pytest.MonkeyPatch.context() as patch:
-        cache = str(tmp_path_factory.mktemp("cache"))
-        for name, value in {
-            "ENDPOINT": hub.endpoint, "HUGGINGFACE_CO_URL_TEMPLATE": hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
-            "HF_HUB_OFFLINE": False, "HF_HUB_CACHE": cache, "HF_HUB_DISABLE_XET": True,
-        }.items():  # fmt: skip
-            patch.setattr(constants, name, value)
-        patch.setenv("HF_TOKEN", hub.token)
+    with LoopbackHub(tmp_path_factory.mktemp("hub")) as hub, client_of(hub, tmp_path_factory.mktemp("home")):
         yield hub
 
 

@@ -151,7 +151,7 @@ def edited(path: str, change):
 @pytest.mark.parametrize(
     "spoil, said",
     [
-        (lambda folder: (folder / "training_args.bin").write_bytes(b"\x80"), "training_args.bin in .* may run code"),
+        (lambda folder: (folder / "pytorch_model.bin").write_bytes(b"\x80"), "pytorch_model.bin in .* may run code"),
         (lambda folder: shutil.rmtree(folder / "english_tokenizer"), "lacks english_tokenizer/tokenizer_config.json"),
         (lambda folder: os.truncate(folder / "model.safetensors", 5000), "model.safetensors in .* is no whole safetensors file"),
         (lambda folder: (folder / "model.safetensors").unlink(), "lacks model.safetensors"),
@@ -170,6 +170,15 @@ def test_only_a_whole_model_without_pickles_is_published(hub, saved, tmp_path, s
     with pytest.raises(ValueError, match=f"^folder: .*{said}"):
         push(copy)
     assert not hub.requests
+
+
+def test_what_a_trainer_leaves_for_itself_stays_at_home(hub, saved, tmp_path):
+    copy = Path(shutil.copytree(saved, tmp_path / "copy"))
+    left = ("training_args.bin", "optimizer.pt", "rng_state_1.pth", "checkpoint-100/model.safetensors", "checkpoint-100/scheduler.pt")
+    for path in left:
+        (copy / path).parent.mkdir(exist_ok=True)
+        (copy / path).write_bytes(b"\x80")
+    assert not set(left) & set(listing(hub, push(copy).commit)) and all((copy / path).is_file() for path in left)
 
 
 # ---- slow -----------------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import time
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from lira_hf.modeling.configuration_lira import CHOICES
 from lira_hf.modeling.hub_lira import CHECKSUMS, digest, state_of
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".msgpack", ".h5", ".npz", ".npy")  # what runs code, or may
+# What a Trainer leaves beside a model for itself; Trainer.push_to_hub leaves out the same folders.
+TRAINERS = re.compile(r"(training_args\.bin|trainer_state\.json|(optimizer|scheduler|scaler)\.pt|rng_state(_\d+)?\.pth|checkpoint-\d+/.*)")
 CODE = sorted(path for path in Path(hub_lira.__file__).parent.glob("*_lira.py"))
 SENTENCE_TRANSFORMERS = ("modules.json", "config_sentence_transformers.json")
 TOKENIZERS = {"multilingual": "", "english": "english_tokenizer/", "llm": "llm_tokenizer/"}
@@ -43,7 +46,8 @@ def publish_model(
     sent again. After a failure the repository is as it was (or new and empty), and the next call does not send again what has arrived.
 
     Args:
-        folder: what save_pretrained of model and processor wrote, with results/*.json, recipe.yaml, onnx/*.onnx where there are some.
+        folder: what save_pretrained of model and processor wrote, with results/*.json, recipe.yaml, onnx/*.onnx where there are some; what a
+            Trainer left there for itself (training_args.bin, optimizer.pt, checkpoint-100/ and the like) is not published.
         backbones: "embedded", the weights of the backbones inside, or "reference", only their repositories and commits; None as saved.
         private: for its owners' eyes only. token: None takes what `hf auth login` or HF_TOKEN left.
     Raises ValueError that names what is wrong with the folder, or what the Hub refused."""
@@ -92,9 +96,10 @@ def check_model_folder(folder: Path) -> None:
 
 
 def paths(folder: Path) -> list[str]:
-    """The files of a folder, as the Hub writes them, without hidden ones and Python's own cache."""
+    """The files of a folder, as the Hub writes them, without hidden ones, Python's own cache, and what a Trainer keeps there for itself."""
     every = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return sorted(path.as_posix() for path in every if not any(part.startswith(".") or part == "__pycache__" for part in path.parts))
+    shown = (path for path in every if not any(part.startswith(".") or part == "__pycache__" for part in path.parts))
+    return sorted(path.as_posix() for path in shown if not TRAINERS.fullmatch(path.as_posix()))
 
 
 def read_json(folder: Path, path: str) -> dict:

@@ -1,9 +1,10 @@
-"""`python -m lira_hf.reporting README.md docs/results` renders the places of a document anew."""
+"""`python -m lira_hf.reporting README.md docs/comparisons.md docs/results` renders the places of documents anew; the last is the folder of results."""
 
 import sys
 from pathlib import Path
 
 from lira_hf.reporting.readme import render
 
-document, folder = map(Path, sys.argv[1:3])
-document.write_text(render(document, folder), encoding="utf-8")
+*documents, folder = map(Path, sys.argv[1:])
+for document in documents:
+    document.write_text(render(document, folder), encoding="utf-8")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 
-from lira_hf.reporting.tables import LABELS, markdown, over_seeds, table
+from lira_hf.reporting.tables import LABELS, label, markdown, over_seeds, table
 
 
 def fill_between(text: str, name: str, content: str) -> str:
@@ -105,22 +104,84 @@ def first_accuracies(found: dict) -> str:
     return ", ".join(f"`{name}` {value:.1f}" for name, value in (alone | trained).items()) + "."
 
 
-def certificate(found: dict) -> str:
-    """The table and the lines of a certificate."""
-    shown = found["card"]
-    return "\n\n".join([f"{shown['title']}.", table(shown["header"], shown["rows"]), "\n".join(f"- {line}" for line in shown["notes"])])
+def certified(found: dict) -> str:
+    """A sentence from a certificate."""
+    of, bound = found["overall"], found["overall"]["bound_blind"]
+    return (
+        f"on {of['rows']:,} queries the distance is {of['deviation']['p50']:.2f} at the median and {of['deviation']['p95']:.2f} at the 95 % quantile, "
+        f"the {found['word']} bound {bound['p50']:.2f} and {bound['p95']:.2f}, {bound['looseness']['p50']:.1f} times as much; "
+        f"{100 * bound['coverage']:.0f} % of the rows are inside it, and for {100 * bound['vacuous']:.0f} % it says nothing, since no distance can be larger."
+    )
+
+
+def graphs(found: dict) -> str:
+    """A sentence from the results of `lira-hf export --int8 --data`."""
+    score, ratio = {name: system["average"] for name, system in found["systems"].items()}, found["speed"]["ratio"]
+    each = {"model.onnx": "onnx", "model_int8.onnx": "onnx_int8"}
+    told = [
+        f"`{file}`, {found['files'][file] / 1e6:.1f} MB, nDCG@10 {score[name]:.2f}, {ratio[name]['median']:.1f} times as fast as torch "
+        f"({ratio[name]['lowest']:.1f} to {ratio[name]['highest']:.1f})"
+        for file, name in each.items()
+    ]
+    return f"{'; '.join(told)}; nDCG@10 of the model itself {score['lira']:.2f}."
+
+
+def interval(one: dict) -> str:
+    return f"{one['mean']:+.1f} ({one['interval'][0]:+.1f} to {one['interval'][1]:+.1f})"
+
+
+def ablation(found: dict) -> str:
+    """A table of what is lost without each part, the heaviest loss first."""
+    parts = {name: one for name, one in found["differences"].items() if name.startswith("without_")}
+    body = [
+        [label(name), f"{found['systems'][name]['average']:.1f}", interval(one), "yes" if one["interval"][1] < 0 else "no"]
+        for name, one in sorted(parts.items(), key=lambda pair: pair[1]["mean"])
+    ]
+    return table([f"LiRA {found['systems'][found['baseline']]['average']:.1f}", "nDCG@10", "difference", "a drop, surely"], body)
+
+
+def noise(found: dict) -> str:
+    """What half of the translations corrupted costs."""
+    told = []
+    for kind, half in found["at_half"].items():
+        ours, theirs = half["lost"]["lira"], half["lost"]["english_trained"]
+        sure = "" if half["less_than_half"] else ", not surely less than half"
+        told.append(f"{label(kind)} {ours:.1f} against {theirs:.1f}{sure}")
+    return f"With half of all candidate translations corrupted, LiRA loses, against the trained English path, by kind: {'; '.join(told)}."
+
+
+def few_shot(found: dict) -> str:
+    """From the fewest training rows to all."""
+    told = []
+    for place in (0, -1):
+        rows = found["curves"]["lira"][place]["rows"]
+        controls = " and ".join(f"{label(name)} by {values[place]['mean']:.1f}" for name, values in found["lira_above"].items())
+        told.append(f"on {rows:,} rows LiRA has {found['curves']['lira'][place]['mean']:.1f}, above {controls}")
+    return f"{'; '.join(told)}. The frozen concatenation has {found['floor']['mean']:.1f}."
+
+
+def pairs(found: dict) -> str:
+    """LiRA above the best of the others, around each pair of backbones."""
+    told = []
+    for name, pair in found["pairs"].items():
+        control = min(pair["differences"], key=lambda one: pair["differences"][one]["mean"])
+        kinds = " and ".join(f"{each['kind']} {each['width']}" for each in pair["backbones"].values())
+        told.append(f"{kinds} ({name}), {interval(pair['differences'][control])} above {label(control)}")
+    return f"{'; '.join(told)}."
 
 
 RENDERED = {  # place in the document: the file it is rendered from, and how
-    "results": ("quickstart", markdown), "slices": ("quickstart", functools.partial(markdown, slices=True)), "mega": ("mega", rate),
+    "results": ("quickstart", markdown), "mega": ("mega", rate),
     "features": ("features", gain), "queues": ("queues", queues), "anchoring": ("anchoring", readings), "ranking": ("ranking", correlations),
-    "reasoning": ("reasoning", accuracies), "reasoning-first": ("reasoning_first", first_accuracies), "certificate": ("certificate", certificate),
+    "reasoning": ("reasoning", accuracies), "reasoning-first": ("reasoning_first", first_accuracies), "certified": ("certificate", certified),
+    "onnx": ("onnx", graphs), "ablation": ("ablation", ablation), "noise": ("noise", noise), "few-shot": ("few_shot", few_shot), "backbones": ("backbones", pairs),
 }  # fmt: skip
 
 
 def render(document: Path, folder: Path) -> str:
-    """The document with its results rendered from the files of `folder`."""
+    """The document with the places that it has rendered from the files of `folder`."""
     text = document.read_text(encoding="utf-8")
     for place, (name, how) in RENDERED.items():
-        text = fill_between(text, place, how(json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))))
+        if f"<!-- {place} -->" in text:
+            text = fill_between(text, place, how(json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))))
     return text
