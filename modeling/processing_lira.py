@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, BatchEncoding, ProcessorMixin
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, ProcessorMixin
 from transformers.utils import logging
 
 from .arca_lira import MIDDLE_SCORE
@@ -143,6 +143,11 @@ class LiraProcessor(ProcessorMixin):
             check_same(folder, processor.tokenizers, declared["fingerprints"])
         check_vocabularies(folder, processor.tokenizers)
         return processor
+
+    @classmethod
+    def _load_tokenizer_from_pretrained(cls, *args, **kwargs):
+        # Told of a config, AutoTokenizer reads none: of ours, whose class is remote code, it would warn. tokenizer_config.json says all.
+        return super()._load_tokenizer_from_pretrained(*args, **{"config": PreTrainedConfig()} | kwargs)
 
     def to_dict(self) -> dict:
         found = super().to_dict() | ({} if self.llm_tokenizer is None else {"llm_folder": FOLDERS["llm"]})

@@ -72,6 +72,7 @@ def opened(backbones, processor, tmp_path_factory):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     found = json.loads(next(line for line in result.stdout.splitlines() if line.startswith("FOUND"))[5:])
+    found["warned"] = [line for line in result.stderr.splitlines() if line.startswith("[transformers]")]
     return found, stage_1, folder, workplace / "again"
 
 
@@ -82,6 +83,10 @@ def test_a_clean_process_opens_every_auto_class_without_this_package(opened):
         assert found[name]["classes"] == ["LiraConfig", "LiraProcessor", "LiraForRetrieval", "LiraForPreTraining", "LiraForSequenceClassification"]
         assert found[name]["modules"] == ["transformers_modules"]
         assert not any(found[name]["report"])
+
+
+def test_a_clean_process_is_warned_of_nothing_but_heads_that_were_not_trained(opened):
+    assert all("newly initialized" in line or "LOAD REPORT" in line for line in opened[0]["warned"]), opened[0]["warned"]
 
 
 def test_a_clean_process_computes_what_this_one_does(opened, processor):
