@@ -63,7 +63,7 @@ def print_table(found: dict) -> None:
 
     console = Console()
     for slices, title in ((False, "by language"), (True, "by query slice")):
-        table = Table(title=f"{found['benchmark']}, {title}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table = Table(title=f"{found['benchmark']}, {title}", title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
         columns = list(next(iter(found["systems"].values()))["slices" if slices else "languages"])
         for index, column in enumerate([METRICS.get(found["metric"], found["metric"]), *([] if slices else ["average"]), *columns]):
             table.add_column(SHORT.get(column, column.replace("_", "\n")), justify="left" if index == 0 else "right", no_wrap=True)
