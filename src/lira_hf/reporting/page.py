@@ -262,6 +262,9 @@ def ablation(made: Report, found: Found) -> None:
             languages = [points(each["languages"][code]["mean"]) for code in codes]
             body.append([label(name), f"{one['systems'][name]['average']:.1f}", with_interval(each), "yes" if excludes else "no", *languages])
         made.say(table(["minus LiRA", "nDCG@10", "difference", "excludes 0", *codes], body))
+        undecided = [label(name) for name in arms if differences[name]["interval"][0] <= 0 <= differences[name]["interval"][1]]
+        if undecided:
+            made.say(f"**No drop is shown** {' or '.join(undecided)}: the interval holds 0.")
         same = {name: arm["same_as"] for name, arm in one["arms"].items() if arm.get("same_as")}
         if same:
             made.say("One training under two names: " + "; ".join(f"{label(name)} is {label(other)}" for name, other in same.items()) + ".")

@@ -160,6 +160,21 @@ def few_shot(found: dict) -> str:
     return f"{'; '.join(told)}. The frozen concatenation has {found['floor']['mean']:.1f}."
 
 
+def critics(found: dict) -> str:
+    """A table and a sentence from the results of benchmarks/critics.py."""
+    body = [
+        [f"{percent} %", *(f"{score:.1f}" for score in one["ndcg@10"].values()), interval(one["difference"])]
+        for percent, one in found["missing"].items()
+    ]
+    few = found["few"]
+    (first, second), scores = few["ndcg@10"], few["ndcg@10"]
+    header = ["candidates without scores", *map(label, next(iter(found["missing"].values()))["ndcg@10"]), "LiRA above"]
+    return table(header, body) + (
+        f"\n\nStage 2 on {few['percent']} % of the rows: after {first} {scores[first]:.1f}, after {second} {scores[second]:.1f}; "
+        f"{interval(few['difference'])}."
+    )
+
+
 def pairs(found: dict) -> str:
     """LiRA above the best of the others, around each pair of backbones."""
     told = []
@@ -175,6 +190,7 @@ RENDERED = {  # place in the document: the file it is rendered from, and how
     "features": ("features", gain), "queues": ("queues", queues), "anchoring": ("anchoring", readings), "ranking": ("ranking", correlations),
     "reasoning": ("reasoning", accuracies), "reasoning-first": ("reasoning_first", first_accuracies), "certified": ("certificate", certified),
     "onnx": ("onnx", graphs), "ablation": ("ablation", ablation), "noise": ("noise", noise), "few-shot": ("few_shot", few_shot), "backbones": ("backbones", pairs),
+    "critics": ("critics", critics),
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ def results(systems: dict, *, benchmark: str, model: str, seeds: list[int], revi
     return {**head, "systems": systems, "environment": environment(), **more}
 
 
-def write_json(path: Path, value: dict) -> None:
+def write_json(path: Path, value: dict | list) -> None:
     """Writes value whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")

@@ -183,7 +183,7 @@ def train_arm(
     """Stage 2 of one arm, from OUTPUT/runs/SEED if it is finished there: {"validation": summary, "test": summary (see
     evaluation.retrieval.summary), "scores": {code: {query id: nDCG@10}} of the test split, "fields", "correction_scale", "made_by"}.
 
-    With keep, the model is saved there; with weights, what open_arm needs is kept beside the scores."""
+    With keep, the model is saved there; with weights, what open_arm needs is kept beside the scores, and the log of the training."""
     done = arm_file(rig.recipe.output, seed, name)
     folder = done.with_suffix("")
     made_by = identity(rig, fields, "retrieval")
@@ -212,6 +212,8 @@ def train_arm(
         found |= {"scores": scores["test"], "fields": fields, "correction_scale": model.config.correction_scale, "made_by": made_by}
         write_json(done, found)
         shutil.rmtree(folder, ignore_errors=True)  # its checkpoints have served
+        if weights:
+            write_json(folder / "training_log.json", log)  # for the report
     return json.loads(done.read_text())
 
 

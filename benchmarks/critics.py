@@ -1,0 +1,109 @@
+"""Why the ablation shows no drop without the embedding critic and without stage 1: two questions, three seeds.
+
+    python benchmarks/critics.py --study DIR [--seeds 3]
+
+What is the embedding critic worth where the language model's scores are missing? The ablation's arms `lira` and `without_embedding_critic`
+again, on data from which half, or nine of ten, of the candidates' scores were taken, in training and in test. And what is stage 1 worth where
+stage 2 has few rows? Stage 2 on a tenth of the rows, after a stage 1 on all rows, and after none.
+
+DIR is the output of `lira-hf study ablation configs/study.yaml --output DIR`, whose data, backbones, features and stage 1 are used.
+Writes docs/results/critics.json; finished arms, in DIR/critics, are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from lira_hf.collation import Product, Query, RetrievalData
+from lira_hf.evaluation.studies.arms import ABLATION, CONTROLS, jobs_of
+from lira_hf.evaluation.studies.intervals import bootstrap
+from lira_hf.evaluation.studies.rigs import Rig, anchor, anchoring_folder, arm_file, rig_of, train_arm
+from lira_hf.evaluation.studies.running import opened, prepared, values_of
+from lira_hf.evaluation.studies.settings import Study, load_study
+from lira_hf.evaluation.studies.working import Job, work_together
+from lira_hf.reporting import write_json
+from lira_hf.training import Recipe
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results" / "critics.json"
+MISSING = (50, 90)  # percent of the candidates without scores
+CRITICS = ("lira", "without_embedding_critic")
+FEW = 10  # percent of the rows in stage 2
+STARTS = ("stage 1 on all rows", "no stage 1")
+
+
+def unscored(data: RetrievalData, percent: int) -> RetrievalData:
+    """The same without the scores of so many candidates; the same ones whoever asks."""
+
+    def taken(text: str | None, candidate: str) -> bool:
+        return int.from_bytes(hashlib.blake2b(f"{text}\0{candidate}".encode(), digest_size=4).digest(), "little") % 100 < percent
+
+    def without(item: Query | Product):
+        scores = [None if taken(item.row.text, text) else given for text, given in zip(item.row.translations, item.row.scores, strict=True)]
+        return replace(item, row=replace(item.row, scores=scores))
+
+    return RetrievalData(data.language, [without(query) for query in data.queries], {name: without(one) for name, one in data.products.items()})
+
+
+def unscored_rig(recipe: Recipe, percent: int) -> Rig:
+    rig = opened(recipe)
+    data = {split: [unscored(part, percent) for part in parts] for split, parts in rig.data.items()}
+    output = Path(recipe.output) / "critics" / f"missing-{percent}"
+    return rig_of(recipe.model_copy(update={"output": str(output), "features": str(Path(recipe.output) / "features")}), data)
+
+
+def few_rig(recipe: Recipe, study: Study, seed: int) -> Rig:
+    steps = study.few_shot.steps[FEW]
+    every = max(1, steps // study.few_shot.evaluations)
+    rig = opened(recipe).part(seed, FEW, max_steps=steps, warmup_steps=steps // 10, eval_steps=every, save_steps=every)
+    return replace(rig, recipe=rig.recipe.model_copy(update={"output": str(Path(recipe.output) / "critics" / "few")}))
+
+
+def start_from(recipe: Recipe, study: Study, seed: int, start: str) -> None:
+    whole, few = opened(recipe), few_rig(recipe, study, seed)
+    train_arm(few, seed, start, {}, anchor(whole, seed) if start == STARTS[0] else whole.base)
+
+
+def jobs(recipe: Recipe, study: Study) -> list[Job]:
+    arms = [(CONTROLS | ABLATION)[name] for name in CRITICS]
+    made = [job for percent in MISSING for job in jobs_of(arms, unscored_rig(recipe, percent), study.seeds)]
+    for seed in range(study.seeds):
+        for start in STARTS:
+            done = arm_file(Path(recipe.output) / "critics" / "few", seed, start)
+            made.append(Job(done, partial(start_from, recipe, study, seed, start), (anchoring_folder(recipe.output, seed) / "model",)))
+    return made
+
+
+def compared(rig: Rig, output: str | Path, names: tuple[str, str], seeds: int) -> dict:
+    """Both arms' nDCG@10 on test, and the first minus the second."""
+    values = [values_of(rig, [json.loads(arm_file(output, seed, name).read_text())["scores"] for seed in range(seeds)]) for name in names]
+    found = {name: bootstrap(table)["mean"] for name, table in zip(names, values, strict=True)}
+    return {"ndcg@10": found, "difference": bootstrap({code: values[0][code] - values[1][code] for code in values[0]})}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", type=Path, required=True, help="output of the ablation")
+    parser.add_argument("--seeds", type=int, default=3)
+    given = parser.parse_args()
+    recipe, study = load_study(ROOT / "configs" / "study.yaml", given.study)
+    recipe, study = prepared(recipe), study.model_copy(update={"seeds": given.seeds})
+    work_together(study.workers, jobs, recipe, study, title="critics")
+    rig = opened(recipe)
+    outputs = {0: recipe.output} | {percent: Path(recipe.output) / "critics" / f"missing-{percent}" for percent in MISSING}
+    found = {
+        "seeds": study.seeds,
+        "missing": {str(percent): compared(rig, output, CRITICS, study.seeds) for percent, output in outputs.items()},
+        "few": {"percent": FEW} | compared(rig, Path(recipe.output) / "critics" / "few", STARTS, study.seeds),
+    }
+    write_json(RESULTS, found)
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
