@@ -1,10 +1,11 @@
-"""Why the ablation shows no drop without the embedding critic and without stage 1: two questions, three seeds.
+"""Why the ablation shows no drop without the embedding critic and without stage 1: three questions, three seeds.
 
     python benchmarks/critics.py --study DIR [--seeds 3]
 
 What is the embedding critic worth where the language model's scores are missing? The ablation's arms `lira` and `without_embedding_critic`
-again, on data from which half, or nine of ten, of the candidates' scores were taken, in training and in test. And what is stage 1 worth where
-stage 2 has few rows? Stage 2 on a tenth of the rows, after a stage 1 on all rows, and after none.
+again, on data from which half, or nine of ten, of the candidates' scores were taken, in training and in test. How good is the candidate that
+each critic would pick, as the frozen English model sees it? And what is stage 1 worth where stage 2 has few rows? Stage 2 on a tenth of the
+rows, after a stage 1 on all rows, and after none.
 
 DIR is the output of `lira-hf study ablation configs/study.yaml --output DIR`, whose data, backbones, features and stage 1 are used.
 Writes docs/results/critics.json; finished arms, in DIR/critics, are not repeated.
@@ -19,10 +20,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lira_hf.collation import Product, Query, RetrievalData
+import torch
+import torch.nn.functional as F
+
+from lira_hf.collation import Product, Query, RetrievalData, reference
 from lira_hf.evaluation.studies.arms import ABLATION, CONTROLS, jobs_of
 from lira_hf.evaluation.studies.intervals import bootstrap
-from lira_hf.evaluation.studies.rigs import Rig, anchor, anchoring_folder, arm_file, rig_of, train_arm
+from lira_hf.evaluation.studies.rigs import Rig, anchor, anchoring_folder, arm_file, fill_features, rig_of, train_arm
 from lira_hf.evaluation.studies.running import opened, prepared, values_of
 from lira_hf.evaluation.studies.settings import Study, load_study
 from lira_hf.evaluation.studies.working import Job, work_together
@@ -86,6 +90,36 @@ def compared(rig: Rig, output: str | Path, names: tuple[str, str], seeds: int) -
     return {"ndcg@10": found, "difference": bootstrap({code: values[0][code] - values[1][code] for code in values[0]})}
 
 
+@torch.no_grad()
+def picked(recipe: Recipe, study: Study) -> dict[str, float]:
+    """How near the candidate that each critic picks is to the perfect translation: mean cosine in the frozen English model over the test
+    queries with two candidates or more and all scores, and over the seeds of stage 1."""
+    rig = opened(recipe)
+    queries = [query for part in rig.data["test"] for query in part.queries if len(query.row.translations) > 1 and None not in query.row.scores]
+    store = fill_features(recipe, rig.base, rig.processor, [each for query in queries for each in (query.row, reference(query))])
+    found: dict[str, list[float]] = {}
+    for seed in range(study.seeds):
+        model = anchor(rig, seed).eval()
+        for start in range(0, len(queries), 256):
+            part = queries[start : start + 256]
+            batch = store.batch([query.row for query in part])
+            perfect = F.normalize(store.batch([reference(query) for query in part])["english_pooled"][:, 0].float(), dim=-1)  # [B, h]
+            english, mask = F.normalize(batch["english_pooled"].float(), dim=-1), batch["candidate_mask"].bool()  # [B, K, h], [B, K]
+            unscored, actor = torch.full_like(batch["translation_scores"], torch.nan), model.lira.arca.actor
+            near = (english * perfect[:, None]).sum(-1)  # [B, K]
+            views = {
+                "the language model's scores": actor.prior(batch["translation_scores"], english, mask),
+                "agreement of the candidates": actor.prior(unscored, english, mask),
+                "similarity after stage 1": model(**batch, return_loss=False).similarity,
+                "the best there is": near,
+            }
+            for name, view in views.items():
+                choice = view.masked_fill(~mask, -torch.inf).argmax(-1, keepdim=True)
+                found.setdefault(name, []).extend(near.gather(1, choice)[:, 0].tolist())
+            found.setdefault("a random one", []).extend((near.masked_fill(~mask, 0).sum(-1) / mask.sum(-1)).tolist())
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, required=True, help="output of the ablation")
@@ -99,6 +133,7 @@ def main() -> None:
     found = {
         "seeds": study.seeds,
         "missing": {str(percent): compared(rig, output, CRITICS, study.seeds) for percent, output in outputs.items()},
+        "picked": picked(recipe, study),
         "few": {"percent": FEW} | compared(rig, Path(recipe.output) / "critics" / "few", STARTS, study.seeds),
     }
     write_json(RESULTS, found)

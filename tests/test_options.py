@@ -108,7 +108,10 @@ newer = pytest.mark.skipif(not hasattr(TrainingArguments, "activation_checkpoint
 
 @pytest.mark.parametrize(
     ("kind", "option"),
-    [*(pytest.param(kind, "activation_checkpointing", marks=newer) for kind in ("frozen", "trainable", "lora")), ("trainable", "gradient_checkpointing")],
+    [
+        *(pytest.param(kind, "activation_checkpointing", marks=newer) for kind in ("frozen", "trainable", "lora")),
+        ("trainable", "gradient_checkpointing"),
+    ],
 )
 def test_checkpointing_computes_the_layers_of_a_backbone_that_learns_twice(backbones, processor, splits, tmp_path, option, kind):
     gradients, forwards = [], []

@@ -1,4 +1,4 @@
-"""`python -m lira_hf.reporting README.md docs/comparisons.md docs/results` renders the places of documents anew; the last is the folder of results."""
+"""`python -m lira_hf.reporting README.md docs/comparisons.md docs/results`: renders the places of documents from a folder of results."""
 
 import sys
 from pathlib import Path

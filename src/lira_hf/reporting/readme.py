@@ -108,9 +108,10 @@ def certified(found: dict) -> str:
     """A sentence from a certificate."""
     of, bound = found["overall"], found["overall"]["bound_blind"]
     return (
-        f"on {of['rows']:,} queries the distance is {of['deviation']['p50']:.2f} at the median and {of['deviation']['p95']:.2f} at the 95 % quantile, "
-        f"the {found['word']} bound {bound['p50']:.2f} and {bound['p95']:.2f}, {bound['looseness']['p50']:.1f} times as much; "
-        f"{100 * bound['coverage']:.0f} % of the rows are inside it, and for {100 * bound['vacuous']:.0f} % it says nothing, since no distance can be larger."
+        f"on {of['rows']:,} queries the distance is {of['deviation']['p50']:.2f} at the median and {of['deviation']['p95']:.2f} at the "
+        f"95 % quantile, "
+        f"the {found['word']} bound {bound['p50']:.2f} and {bound['p95']:.2f}, {bound['looseness']['p50']:.1f} times as much. "
+        f"{100 * bound['coverage']:.0f} % of the rows are inside it; for {100 * bound['vacuous']:.0f} % it says nothing, as no distance can be larger."
     )
 
 
@@ -169,7 +170,9 @@ def critics(found: dict) -> str:
     few = found["few"]
     (first, second), scores = few["ndcg@10"], few["ndcg@10"]
     header = ["candidates without scores", *map(label, next(iter(found["missing"].values()))["ndcg@10"]), "LiRA above"]
+    picked = "; ".join(f"{name} {value:.3f}" for name, value in found["picked"].items())
     return table(header, body) + (
+        f"\n\nCosine of the picked candidate and the perfect translation in the frozen English model, by what picks it: {picked}."
         f"\n\nStage 2 on {few['percent']} % of the rows: after {first} {scores[first]:.1f}, after {second} {scores[second]:.1f}; "
         f"{interval(few['difference'])}."
     )
@@ -189,7 +192,8 @@ RENDERED = {  # place in the document: the file it is rendered from, and how
     "results": ("quickstart", markdown), "mega": ("mega", rate),
     "features": ("features", gain), "queues": ("queues", queues), "anchoring": ("anchoring", readings), "ranking": ("ranking", correlations),
     "reasoning": ("reasoning", accuracies), "reasoning-first": ("reasoning_first", first_accuracies), "certified": ("certificate", certified),
-    "onnx": ("onnx", graphs), "ablation": ("ablation", ablation), "noise": ("noise", noise), "few-shot": ("few_shot", few_shot), "backbones": ("backbones", pairs),
+    "onnx": ("onnx", graphs), "ablation": ("ablation", ablation), "noise": ("noise", noise), "few-shot": ("few_shot", few_shot),
+    "backbones": ("backbones", pairs),
     "critics": ("critics", critics),
 }  # fmt: skip
 
