@@ -106,12 +106,11 @@ def first_accuracies(found: dict) -> str:
 
 def certified(found: dict) -> str:
     """A sentence from a certificate."""
-    of, bound = found["overall"], found["overall"]["bound_blind"]
+    rows, seen, bound = (found["overall"][key] for key in ("rows", "deviation", "bound_blind"))
     return (
-        f"on {of['rows']:,} queries the distance is {of['deviation']['p50']:.2f} at the median and {of['deviation']['p95']:.2f} at the "
-        f"95 % quantile, "
-        f"the {found['word']} bound {bound['p50']:.2f} and {bound['p95']:.2f}, {bound['looseness']['p50']:.1f} times as much. "
-        f"{100 * bound['coverage']:.0f} % of the rows are inside it; for {100 * bound['vacuous']:.0f} % it says nothing, as no distance can be larger."
+        f"on {rows:,} queries the distance is {seen['p50']:.2f} at the median and {seen['p95']:.2f} at the 95 % quantile, the {found['word']} bound "
+        f"{bound['p50']:.2f} and {bound['p95']:.2f}, {bound['looseness']['p50']:.1f} times as much. {100 * bound['coverage']:.0f} % of the rows are "
+        f"inside it; for {100 * bound['vacuous']:.0f} % it says nothing, as no distance can be larger."
     )
 
 
