@@ -102,8 +102,15 @@ def test_the_recipe_is_shown_without_the_disk_it_lay_on_and_names_the_seed(model
     assert ModelCard(text).data.language == ["th", "en"]
 
 
+REFERENCES = {
+    path: {"repo_id": repo_id, "revision": "0123456789abcdef" * 2 + "01234567"}
+    for path, repo_id in (("multilingual", "intfloat/multilingual-e5-small"), ("english", "BAAI/bge-small-en-v1.5"))
+}
+
+
 @pytest.mark.parametrize(
-    ("fields", "relation"), [({}, "merge"), ({"backbones": "reference"}, "adapter"), ({"trainable_backbones": ["english"]}, "finetune")]
+    ("fields", "relation"),
+    [({}, "merge"), ({"backbones": "reference", "backbone_references": REFERENCES}, "adapter"), ({"trainable_backbones": ["english"]}, "finetune")],
 )
 def test_backbones_and_data_of_the_hub_are_linked(folder, fields, relation):
     with_config(
@@ -124,10 +131,9 @@ def test_backbones_and_data_of_the_hub_are_linked(folder, fields, relation):
 
 
 def test_a_backbone_by_reference_is_named_by_its_commit(folder):
-    commit = "0123456789abcdef" * 2 + "01234567"
-    with_config(folder, backbones="reference", backbone_references={"english": {"repo_id": "BAAI/bge-small-en-v1.5", "revision": commit}})
+    with_config(folder, backbones="reference", backbone_references=REFERENCES)
     text = model_card(folder, "org/lira-small")
-    assert ModelCard(text).data.base_model == ["BAAI/bge-small-en-v1.5"] and "at `0123456789ab` | bert |" in text
+    assert ModelCard(text).data.base_model == [reference["repo_id"] for reference in REFERENCES.values()] and "at `0123456789ab` | bert |" in text
 
 
 def test_what_the_graphs_of_an_export_measured_stands_beside_the_benchmarks_and_not_in_the_index(folder):
