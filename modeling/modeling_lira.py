@@ -253,8 +253,13 @@ class LiraPreTrainedModel(PreTrainedModel):
         """transformers' save_pretrained. Raises ValueError where backbones are saved by reference, but are no longer what is referred to."""
         if self.config.backbones == "reference" and is_main_process and not getattr(self, "_hf_peft_config_loaded", False):
             self._check_referred(self.state_dict() if state_dict is None else state_dict, {})
+        if is_main_process:
+            self._save_beside(Path(save_directory))
         (Path(save_directory) / CHECKSUMS).unlink(missing_ok=True)  # those of what was there before
         return super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
+
+    def _save_beside(self, folder: Path) -> None:
+        """What a class writes beside weights, configuration and code: before them, since transformers may push the folder in the same call."""
 
     def refer_backbones(self, **where):
         """From now on a saved model holds LiRA's own weights alone, and of each backbone the repository and the commit, from which it is
@@ -297,7 +302,7 @@ class LiraPreTrainedModel(PreTrainedModel):
         prefixes, referred = tuple(self._prefixes().values()), self.config.backbones == "reference"
         self._keys_to_ignore_on_save = {name for name in self.state_dict() if name.startswith(prefixes)} if referred else set()
         if referred:
-            self._keys_to_ignore_on_load_missing |= {f"^{prefix}" for prefix in prefixes}
+            self._keys_to_ignore_on_load_missing = {*(self._keys_to_ignore_on_load_missing or ()), *(f"^{prefix}" for prefix in prefixes)}
         for path, owner in self._owners().items():
             if referred and any(parameter.is_meta for parameter in self.parameters()):  # they are replaced; to make them at random takes long
                 for module in getattr(owner, path).modules():
@@ -532,18 +537,15 @@ class LiraHead(LiraPreTrainedModel):
         self._measured: dict[str, list] = {}
         self.post_init()
 
-    def save_pretrained(self, save_directory, is_main_process: bool = True, *args, **kwargs) -> None:
-        """As of every transformers model, and what sentence-transformers needs to open the folder. As by AutoModel, the folder of any head
-        is opened as LiraForRetrieval."""
-        if is_main_process:
-            Path(save_directory).mkdir(parents=True, exist_ok=True)
-            for name, content in SENTENCE_TRANSFORMER_FILES.items():
-                file = Path(save_directory) / name
-                if name == "modules.json" or not file.exists():  # SentenceTransformer has written its own settings, and then saves the model
-                    partial = file.with_name(f".{name}")
-                    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-                    partial.replace(file)
-        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+    def _save_beside(self, folder: Path) -> None:
+        """What sentence-transformers needs to open the folder. As by AutoModel, the folder of any head is opened as LiraForRetrieval."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in SENTENCE_TRANSFORMER_FILES.items():
+            file = folder / name
+            if name == "modules.json" or not file.exists():  # SentenceTransformer has written its own settings, and then saves the model
+                partial = file.with_name(f".{name}")
+                partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+                partial.replace(file)
 
     def _get_files_timestamps(self, working_dir) -> dict[str, float]:
         """What save_pretrained(push_to_hub=True) takes for old, and does not send: nothing of what it has just written."""

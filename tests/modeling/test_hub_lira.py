@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 from client_of_hub import client_of
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, __version__
 from loopback_hub import LoopbackHub
 
 from lira_hf.modeling import hub_lira
 from lira_hf.modeling.hub_lira import check_files, fetch
 
 REPO = "org/files"
+OLD_CLIENT = __version__.startswith("1.")
 FILES = {"config.json": b'{"a": 1}', "model.safetensors": os.urandom(200_000), "sub/tokenizer.json": b"[1, 2, 3]"}
 
 
@@ -46,7 +47,8 @@ def assert_tidy(home: Path) -> None:
     from filelock import FileLock
 
     for path in filter(Path.is_file, home.rglob("*")):
-        assert not path.name.endswith((".incomplete", ".part", ".tmp"))
+        # Older clients keep the part of a file that came, and go on from it the next time; nothing takes it for the file.
+        assert not path.name.endswith((".part", ".tmp", *([] if OLD_CLIENT else [".incomplete"])))
         if path.suffix == ".lock":
             with FileLock(path, timeout=0):
                 pass
@@ -84,7 +86,7 @@ def test_a_fault_that_stays_is_one_error_that_names_the_file_and_leaves_nothing_
         fetch(REPO)
     assert "\n" not in str(caught.value) and met.hits == (1 if fault.get("status") == 403 else hub_lira.TRIES)
     assert_tidy(tmp_path)
-    blobs = [blob.read_bytes() for blob in (tmp_path / "hub").rglob("blobs/*")]
+    blobs = [blob.read_bytes() for blob in (tmp_path / "hub").rglob("blobs/*") if blob.suffix != ".incomplete"]
     assert FILES[path] not in blobs and set(blobs) <= set(FILES.values())
     with pytest.raises(OSError):
         fetch(REPO, local_files_only=True)
