@@ -336,7 +336,7 @@ def refer(folder: Path, path: str, name: str, commit: str) -> None:
 
 def test_a_backbone_whose_weights_do_not_fit_is_refused(hub, backbones, referred, tmp_path):
     copy = Path(shutil.copytree(backbones["bert"], tmp_path / "bert"))
-    weights = load_file(copy / "model.safetensors")
+    weights = {name: tensor.clone() for name, tensor in load_file(copy / "model.safetensors").items()}  # the file itself is written anew
     lost = weights.pop("encoder.layer.1.output.dense.weight")
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
     refer(referred[1], "english", "org/lost", upload(hub, copy, "org/lost"))
@@ -350,7 +350,7 @@ def test_a_backbone_whose_weights_do_not_fit_is_refused(hub, backbones, referred
 
 def test_a_backbone_without_a_pooler_is_opened_because_nobody_reads_it(hub, backbones, processor, tmp_path):
     copy = Path(shutil.copytree(backbones["bert"], tmp_path / "bert"))
-    weights = {name: tensor for name, tensor in load_file(copy / "model.safetensors").items() if not name.startswith("pooler")}
+    weights = {name: tensor.clone() for name, tensor in load_file(copy / "model.safetensors").items() if not name.startswith("pooler")}
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
     upload(hub, copy, "org/poolerless")
     model = stirred(LiraForRetrieval.from_backbones(NAMES["multilingual"], "org/poolerless", **SMALL))
