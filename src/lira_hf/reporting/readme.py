@@ -154,9 +154,9 @@ def few_shot(found: dict) -> str:
     """From the fewest training rows to all."""
     told = []
     for place in (0, -1):
-        rows = found["curves"]["lira"][place]["rows"]
-        controls = " and ".join(f"{label(name)} by {values[place]['mean']:.1f}" for name, values in found["lira_above"].items())
-        told.append(f"on {rows:,} rows LiRA has {found['curves']['lira'][place]['mean']:.1f}, above {controls}")
+        (_, ours), *others = found["curves"].items()
+        controls = ", ".join(f"{label(name)}: {values[place]['mean']:.1f}" for name, values in others)
+        told.append(f"on {ours[place]['rows']:,} rows LiRA has {ours[place]['mean']:.1f} ({controls})")
     return f"{'; '.join(told)}. The frozen concatenation has {found['floor']['mean']:.1f}."
 
 
