@@ -23,7 +23,7 @@ from lira_hf.catalogue.splits import SPLITS
 from lira_hf.catalogue.tables import COLUMNS
 from lira_hf.catalogue.validation import render_report, validate
 from lira_hf.collation import RetrievalData, read
-from lira_hf.hub import check_folder
+from lira_hf.hub.datasets import check_folder
 
 COLOURS = ("แดง", "ดำ", "ขาว", "ฟ้า", "เขียว", "ชมพู")
 THINGS = ("เสื้อ", "รองเท้า", "กระเป๋า", "หมวก", "กางเกง", "ผ้าห่ม", "แก้ว", "จาน", "โคมไฟ", "นาฬิกา")

@@ -11,6 +11,7 @@ import yaml
 from scipy.stats import binom
 from small_backbones import SMALL, stirred
 from small_data import cut
+from study_jobs import jobs_of_processes
 
 from lira_hf import LiraForPreTraining, LiraForRetrieval
 from lira_hf.catalogue import build
@@ -169,21 +170,6 @@ def test_no_job_is_done_twice_and_none_before_what_it_needs(tmp_path):
     for worker in workers:
         worker.join(20)
     assert len(done) == len(set(done)) == 9
-
-
-def jobs_of_processes(folder, failing):
-    """Each writes which process did it; found by its name in processes of their own."""
-    import os
-    import time
-
-    def do(number):
-        if number == failing:
-            raise ArithmeticError("this job cannot be done")
-        time.sleep(0.2)
-        (folder / f"{number}-{os.getpid()}-{torch.get_num_threads()}").touch()
-        (folder / str(number)).touch()
-
-    return [Job(folder / str(number), lambda number=number: do(number)) for number in range(8)]
 
 
 @pytest.mark.slow

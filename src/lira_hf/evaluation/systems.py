@@ -155,9 +155,13 @@ def open_systems(model: str | Path, names: Sequence[str] | None = None, translat
 
         sentences = SentenceTransformer(name, device=device)
         return {each: SentenceSystem(sentences, each, processor) for each in names}
-    backbone = encoder_of(loaded_from("model", name, "auto"))
+    backbone, _, folder = loaded_from("model", name, "auto")
+    backbone = encoder_of(backbone)
     config = LiraConfig(
-        multilingual_config=backbone.config, english_config=backbone.config, num_bins=1, **dict.fromkeys(POOLINGS, pooling_of(name, backbone.config))
+        multilingual_config=backbone.config,
+        english_config=backbone.config,
+        num_bins=1,
+        **dict.fromkeys(POOLINGS, pooling_of(folder, backbone.config)),
     )
     whole = LiraForRetrieval.around(config, multilingual=backbone, english=backbone).to(device)
     digest = backbones_digest(whole)
