@@ -72,7 +72,7 @@ def main() -> None:
             name = arm.replace(", ", "-").replace(" ", "-")
             anchored = anchor(rig, seed, fields, name)
             one = measure(rig, anchored)
-            after = train_arm(rig, seed, f"after-{name}", {}, anchored)
+            after = train_arm(rig, seed, f"after-{name}", {}, anchored, fields)
             one |= {"validation": after["validation"]["average"], "test": after["test"]["average"], "unseen": after["test"]["slices"]["unseen"]}
             found.setdefault(arm, []).append(one)
             print(f"seed {seed} {arm:48s}" + "  ".join(f"{figure} {value:.2f}" for figure, value in one.items()), flush=True)

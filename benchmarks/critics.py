@@ -70,7 +70,8 @@ def few_rig(recipe: Recipe, study: Study, seed: int) -> Rig:
 
 def start_from(recipe: Recipe, study: Study, seed: int, start: str) -> None:
     whole, few = opened(recipe), few_rig(recipe, study, seed)
-    train_arm(few, seed, start, {}, anchor(whole, seed) if start == STARTS[0] else whole.base)
+    anchored, anchoring = (anchor(whole, seed), {}) if start == STARTS[0] else (whole.base, None)
+    train_arm(few, seed, start, {}, anchored, anchoring)
 
 
 def jobs(recipe: Recipe, study: Study) -> list[Job]:

@@ -136,7 +136,7 @@ def kinds(output: Path, seeds: int, size: int) -> dict:
     for seed in range(seeds):
         anchored = anchor(rig, seed, say=show)
         for kind in ("none", "embeddings", "ema", "features"):
-            one = train_arm(rig, seed, f"queue-{kind}", {"queue": kind, "queue_size": size}, anchored, show)
+            one = train_arm(rig, seed, f"queue-{kind}", {"queue": kind, "queue_size": size}, anchored, {}, show)
             slices = {name: one["test"]["slices"][name] for name in ("long_tail", "unseen")}
             found.setdefault(kind, []).append({"validation": one["validation"]["average"], "test": one["test"]["average"], **slices})
             print(f"seed {seed} {kind:12s}" + "  ".join(f"{name} {value:.1f}" for name, value in found[kind][-1].items()), flush=True)

@@ -24,6 +24,15 @@ def environment() -> dict[str, str | int | None]:
     }
 
 
+def together_made_with(environments: list[dict]) -> dict:
+    """What several runs were made with; where they differ, all that there was, with commas."""
+    found = {}
+    for name in environments[0]:
+        values = list(dict.fromkeys(each.get(name) for each in environments))
+        found[name] = values[0] if len(values) == 1 else ", ".join(map(str, values))
+    return found
+
+
 def commit() -> str | None:
     """The commit of lira-hf, as pip recorded it or as git knows it, "-dirty" where files have changed since; None for a plain wheel."""
     try:

@@ -78,7 +78,7 @@ def quickstart(
         anchored = anchor(rig, seed, say=say)
         for system, fields in TRAINED_SYSTEMS.items():
             place = output / "model" if system == "lira" and seed == 0 else None
-            board.add(system, train_arm(rig, seed, system, fields, anchored, say, place)["test"])
+            board.add(system, train_arm(rig, seed, system, fields, anchored, {}, say, place)["test"])
 
     heading("5/6 results on the test split, which nothing was tuned on")
     for system in FROZEN_SYSTEMS:  # frozen systems have no seed

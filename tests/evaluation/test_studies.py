@@ -76,9 +76,26 @@ def test_differences_that_are_all_alike_have_no_width():
 
 def test_seeds_are_resampled_too_and_the_same_ones_for_all_languages():
     alone = bootstrap({"th": np.array([[0.0], [1.0]])})
-    assert alone["interval"] == [0, 1]  # 0, 1/2, 1 with probabilities 1/4, 1/2, 1/4
+    # 0, 1/2, 1 with probabilities 1/4, 1/2, 1/4: a variance of 1/8, half of the unbiased one of a mean of two, so it is spread by sqrt 2
+    assert alone["interval"] == pytest.approx([0.5 - 0.5**0.5, 0.5 + 0.5**0.5], abs=1e-4)
     opposed = bootstrap({"th": np.array([[0.0], [1.0]]), "vi": np.array([[1.0], [0.0]])})
-    assert opposed["interval"] == [0.5, 0.5] and opposed["languages"]["th"]["interval"] == [0, 1]
+    assert opposed["interval"] == [0.5, 0.5] and opposed["languages"]["th"]["interval"] == alone["interval"]
+
+
+def test_queries_of_a_cluster_are_drawn_together():
+    values = np.repeat([0.0, 1.0], [28, 12])[None]
+    alike = bootstrap({"th": np.repeat(values, 3, 1)}, {"th": np.repeat(np.arange(40), 3)}, resamples=40_000)
+    assert alike == bootstrap({"th": values}, resamples=40_000)  # three copies of each query tell no more than one
+    uneven = bootstrap({"th": np.array([[0.0, 0.0, 0.0, 1.0]])}, {"th": np.array([0, 0, 0, 1])})
+    assert uneven["mean"] == 0.25 and uneven["interval"] == [0, 1]  # 0, 1/4, 1: a query weighs the same in whichever cluster it is
+
+
+@pytest.mark.parametrize(("count", "least", "most"), [(3, 0.7, 0.85), (10, 0.88, 0.97)])
+def test_where_seeds_alone_vary_few_of_them_cover_too_little(count, least, most):
+    """As the docstring says; what queries vary by is covered."""
+    rows = np.random.default_rng(0).normal(size=(400, count))
+    held = [low <= 0 <= high for low, high in (bootstrap({"th": row[:, None]}, resamples=400)["interval"] for row in rows)]
+    assert least < np.mean(held) < most
 
 
 @pytest.mark.parametrize("shapes", [[(2, 3), (3, 3)], [(0, 3)], [(2, 0)], []])
@@ -302,7 +319,7 @@ def test_few_shot_curves_share_the_arms_of_all_rows(config, tmp_path):
     assert found["lira_above"]["english_trained"][1]["mean"] == pytest.approx(above, abs=1e-3)
     one = json.loads((output / "runs" / "0" / "lira-10-percent.json").read_text())["made_by"]
     assert one["training queries"] == 4 and one["arguments"]["max_steps"] == 2 and one["arguments"]["eval_steps"] == 1
-    assert len(render_study(found)) == 2 + 3 + 1 + 2
+    assert len(render_study(found)) == 2 + 4 + 1 + 3
 
 
 @pytest.mark.slow

@@ -117,7 +117,9 @@ def certify(
     found = finite(found)
     found["card"] = card(found)
     write_json(Path(output) / "certificate.json", found)
-    if split == "test":
+    if (
+        split == "test" and languages is None and (Path(model_folder) / "config.json").is_file()
+    ):  # a part is not for the card; nor is a Hub id a folder
         keep(found, model_folder, "certificate")
     limit = bounds(rows, found["constants"]["c"])["bound_blind"].value
     points, start = {}, 0

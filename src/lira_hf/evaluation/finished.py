@@ -36,6 +36,11 @@ def weights_digest(modules: Iterable[nn.Module], tokenizers: Iterable = (), *set
     return digest.hexdigest()[:16]
 
 
+def settings_of(config) -> dict:
+    """A configuration without what says nothing of its model: where it came from, and with which version it was saved."""
+    return {key: value for key, value in config.to_dict().items() if key not in ("_name_or_path", "transformers_version")}
+
+
 def check_folder(folder: str | Path) -> None:
     if not Path(folder).is_dir():
         raise ValueError(f"data: {str(folder)!r} is no folder; give one with the schema of the benchmark's data set on the Hub")

@@ -26,7 +26,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks.manager import load_yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lira_hf.evaluation.finished import Finished, data_digest, own_cache, quiet, weights_digest
+from lira_hf.evaluation.finished import Finished, data_digest, own_cache, quiet, settings_of, weights_digest
 from lira_hf.evaluation.lm_model import LiraLM
 from lira_hf.evaluation.reasoning import number
 from lira_hf.evaluation.systems import check_systems, is_lira
@@ -219,14 +219,20 @@ def open_speakers(
     prompt = processor.llm_prompt if processor.llm_prompt != "{question}" else None
     alone = _alone(whole.llm, processor.llm_tokenizer, batch_size, prompt, processor.chat)
     tokenizers = (processor.tokenizer, processor.english_tokenizer, processor.llm_tokenizer)
-    fields = {key: value for key, value in whole.config.to_dict().items() if key not in ("_name_or_path", "transformers_version")}
-    digest = weights_digest([whole], tokenizers, fields, processor.prompts, processor.max_length, processor.llm_max_length, prompt, processor.chat)
+    how = (processor.prompts, processor.max_length, processor.llm_max_length, prompt, _talk(whole.llm, processor.llm_tokenizer, processor.chat))
+    digest = weights_digest([whole], tokenizers, settings_of(whole.config), *how)
     return {each: Speaker(LiraLM(whole, processor, batch_size), digest, prompt) if each == "lira" else alone for each in names}
 
 
 def _alone(llm, tokenizer, batch_size: int, prompt: str | None, chat: bool) -> Speaker:
     chat = bool(chat and tokenizer.chat_template)
-    return Speaker(HFLM(pretrained=llm, tokenizer=tokenizer, batch_size=batch_size), weights_digest([llm], [tokenizer], prompt, chat), prompt, chat)
+    digest = weights_digest([llm], [tokenizer], settings_of(llm.config), prompt, _talk(llm, tokenizer, chat))
+    return Speaker(HFLM(pretrained=llm, tokenizer=tokenizer, batch_size=batch_size), digest, prompt, chat)
+
+
+def _talk(llm, tokenizer, chat: bool) -> tuple:
+    """What an answer depends on beside weights and configuration: how it is generated, and the chat template where it is used."""
+    return settings_of(llm.generation_config), tokenizer.chat_template if chat else None
 
 
 # ---- measuring -----------------------------------------------------------------------------------------------------------

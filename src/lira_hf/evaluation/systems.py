@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import cached_file
 
-from lira_hf.evaluation.finished import weights_digest
+from lira_hf.evaluation.finished import settings_of, weights_digest
 from lira_hf.evaluation.retrieval import FROZEN_SYSTEMS, build_frozen, embed
 from lira_hf.features import FeatureStore
 from lira_hf.modeling import LiraConfig, LiraForRetrieval, LiraProcessor
@@ -55,7 +55,7 @@ class LiraSystem:
         self.size = self.model.config.hidden_size
         self.max_tokens = self.processor.max_length
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        fields = {name: value for name, value in self.model.config.to_dict().items() if name not in ("_name_or_path", "transformers_version")}
+        fields = settings_of(self.model.config)
         tokenizers = (self.processor.tokenizer, self.processor.english_tokenizer)
         backbones = self.backbones or backbones_digest(self.model)
         how = (fields, self.processor.prompts, self.processor.max_length, self.processor.languages, backbones)
@@ -93,7 +93,10 @@ class SentenceSystem:
         self.max_tokens = self.model.max_seq_length or MAX_TOKENS
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
         tokenizer = getattr(self.model, "tokenizer", None)
-        self.digest = weights_digest([self.model], [tokenizer] if tokenizer is not None else [], self.model.prompts, self.max_tokens, self.reads)
+        modules = [(type(each).__name__, getattr(each, "get_config_dict", dict)()) for each in self.model]
+        configs = [settings_of(each.config) for each in self.model.modules() if isinstance(each, PreTrainedModel)]
+        how = (self.model.prompts, self.max_tokens, self.reads, modules, configs)
+        self.digest = weights_digest([self.model], [tokenizer] if tokenizer is not None else [], *how)
 
     def embed(self, rows: list[Row], batch_size: int = 64, show_progress_bar: bool = False) -> torch.Tensor:
         found = torch.empty(len(rows), self.size)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from lira_hf.evaluation.retrieval import TRAINED_SYSTEMS
-from lira_hf.evaluation.studies.rigs import Rig, anchor, anchoring_folder, arm_file, check_identity, identity, train_arm
+from lira_hf.evaluation.studies.rigs import Rig, anchor, anchoring_folder, arm_file, check_anchoring, check_identity, identity, train_arm
 from lira_hf.evaluation.studies.settings import FewShot
 from lira_hf.evaluation.studies.working import Job
 from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval
@@ -38,9 +38,9 @@ class Arm:
         first, done = [], arm_file(output, seed, self.name)
         if self.anchoring is not None:
             folder = anchoring_folder(output, seed, self.anchored)
-            check_identity(folder / "made_by.json", identity(part, self.anchoring, "anchoring"))
+            check_anchoring(folder, identity(part, self.anchoring, "anchoring"))
             first = [Job(folder / "model", partial(self.anchor, part, seed))]
-        check_identity(done, identity(part, self.fields, "retrieval"))
+        check_identity(done, identity(part, self.fields, "retrieval", self.anchoring))
         return [*first, Job(done, partial(self.train, part, seed), tuple(job.done for job in first))]
 
     def anchor(self, part: Rig, seed: int) -> LiraForPreTraining | LiraForRetrieval:
@@ -48,7 +48,8 @@ class Arm:
 
     def train(self, part: Rig, seed: int) -> dict:
         """Stage 2 on the arm's part of the rows, from its stage 1, which is trained where it is not finished."""
-        return train_arm(part, seed, self.name, self.fields, self.anchor(part, seed), weights=self.name in KEPT)
+        anchored = self.anchor(part, seed)
+        return train_arm(part, seed, self.name, self.fields, anchored, self.anchoring, weights=self.name in KEPT)
 
 
 CONTROLS = {name: Arm(name, fields) for name, fields in TRAINED_SYSTEMS.items()}  # lira, and the simpler systems it must beat
@@ -68,8 +69,8 @@ ABLATION = {
     "without_contrast": Arm("without_contrast", {}, {"contrast_weight": 0.0, **UNWATCHED}, "no-contrast"),
 }
 SAME = {"without_translation": "multilingual_trained", "without_multilingual_encoder": "english_trained"}  # one training each, under two names
-KEPT = ("lira", "english_trained")  # arms whose weights the noise study reads
-FEW_SHOT = ("lira", "english_trained", "multilingual_trained")
+KEPT = ("lira", "english_trained", "pooled_head")  # arms whose weights the noise study reads
+FEW_SHOT = ("lira", "pooled_head", "english_trained", "multilingual_trained")
 
 
 def few_shot_arms(settings: FewShot) -> dict[tuple[str, float], Arm]:

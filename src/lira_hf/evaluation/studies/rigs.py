@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from lira_hf.backbones import train_tiny_backbones
 from lira_hf.catalogue import build
 from lira_hf.collation import SPLITS, Data, RetrievalData, every_row, read
+from lira_hf.environment import environment
 from lira_hf.evaluation.retrieval import score, summary, variant
 from lira_hf.features import FeatureStore, fill
 from lira_hf.modeling import LiraForPreTraining, LiraForRetrieval, LiraProcessor
@@ -97,9 +98,12 @@ def rig_of(recipe: Recipe, data: dict[str, list[RetrievalData]] | None = None) -
     base = LiraForRetrieval.from_backbones(*paths, dtype=dtype, **{"languages": processor.languages, **recipe.model})
     rows = [row for split in SPLITS for row in every_row(data[split], references=split == "train" and bool(base.config.consistency_weight))]
     store = fill_features(recipe, base, processor, rows)
-    texts = hashlib.sha256(repr([(row.text, row.translations, row.scores) for row in rows]).encode())
-    texts.update(repr([shards.folder.name for shards in store.shards.values()]).encode())  # named by what encoded them
-    return Rig(recipe, processor, base, store, data, texts.hexdigest()[:16])
+    whole = hashlib.sha256(repr([(row.text, row.translations, row.scores) for row in rows]).encode())
+    for part in (part for split in SPLITS for part in data[split]):
+        whole.update(repr([(query.id, sorted(query.judged.items()), query.slices) for query in part.queries]).encode())
+        whole.update(repr([(product.id, product.family) for product in part.products.values()]).encode())
+    whole.update(repr([shards.folder.name for shards in store.shards.values()]).encode())  # named by what encoded them
+    return Rig(recipe, processor, base, store, data, whole.hexdigest()[:16])
 
 
 def fill_features(recipe: Recipe, base: LiraForRetrieval, processor: LiraProcessor, rows: list[Row]) -> FeatureStore:
@@ -154,7 +158,7 @@ def anchor(rig: Rig, seed: int, fields: dict | None = None, name: str = "", say:
     """Stage 1 of one seed with other fields of LiraConfig, from OUTPUT/runs/SEED if it is finished there."""
     folder = anchoring_folder(rig.recipe.output, seed, name)
     made_by = identity(rig, fields or {}, "anchoring")
-    check_identity(folder / "made_by.json", made_by)
+    check_anchoring(folder, made_by)
     if not (folder / "model").exists():
         write_json(folder / "made_by.json", {"made_by": made_by})
         start = variant(rig.base, fields or {}, seed)
@@ -176,17 +180,20 @@ def train_arm(
     name: str,
     fields: dict,
     anchored: LiraForPreTraining | LiraForRetrieval,
+    anchoring: dict | None,
     say: Say | None = None,
     keep: Path | None = None,
     weights: bool = False,
 ) -> dict[str, dict]:
     """Stage 2 of one arm, from OUTPUT/runs/SEED if it is finished there: {"validation": summary, "test": summary (see
-    evaluation.retrieval.summary), "scores": {code: {query id: nDCG@10}} of the test split, "fields", "correction_scale", "made_by"}.
+    evaluation.retrieval.summary), "scores": {code: {query id: nDCG@10}} of the test split, "fields", "correction_scale", "made_by",
+    "environment"}.
 
-    With keep, the model is saved there; with weights, what open_arm needs is kept beside the scores, and the log of the training."""
+    anchoring: the fields that anchored was trained with, None for an untrained one. With keep, the model is saved there; with
+    weights, what open_arm needs is kept beside the scores, and the log of the training."""
     done = arm_file(rig.recipe.output, seed, name)
     folder = done.with_suffix("")
-    made_by = identity(rig, fields, "retrieval")
+    made_by = identity(rig, fields, "retrieval", anchoring)
     check_identity(done, made_by)
     if not done.exists():
         check_identity(folder / "made_by.json", made_by)
@@ -210,6 +217,7 @@ def train_arm(
         scores = {split: score(model, rig.store, rig.data[split]) for split in ("validation", "test")}
         found = {split: summary(each, rig.data[split]) for split, each in scores.items()}
         found |= {"scores": scores["test"], "fields": fields, "correction_scale": model.config.correction_scale, "made_by": made_by}
+        found |= {"environment": environment()}
         write_json(done, found)
         shutil.rmtree(folder, ignore_errors=True)  # its checkpoints have served
         if weights:
@@ -226,11 +234,15 @@ def open_arm(rig: Rig, seed: int, name: str) -> LiraForRetrieval:
     return model
 
 
-def identity(rig: Rig, fields: dict, stage: str) -> dict:
-    """What a training depends on beside its seed and what it starts from."""
-    given = {name: value for name, value in getattr(rig.recipe, stage).items() if name not in SHOWN_ONLY}
+def identity(rig: Rig, fields: dict, stage: str, anchoring: dict | None = None) -> dict:
+    """What a training depends on beside its seed. Of stage 2 that includes the stage 1 that it starts from, with its fields, or None."""
+    recipe = rig.recipe
+    given = {name: value for name, value in getattr(recipe, stage).items() if name not in SHOWN_ONLY}
     queries = sum(len(part.queries) for part in rig.data["train"])
-    whole = {"model": rig.recipe.model, "fields": fields, "arguments": given, "training queries": queries, "data and backbones": rig.fingerprint}
+    whole = {"model": recipe.model, "fields": fields, "arguments": given, "training queries": queries, "data and backbones": rig.fingerprint}
+    if stage == "retrieval":
+        whole |= {"products_per_query": recipe.products_per_query, "language_temperature": recipe.language_temperature}
+        whole["stage 1"] = None if anchoring is None else identity(rig, dict(anchoring), "anchoring")
     return json.loads(json.dumps(whole))
 
 
@@ -241,4 +253,12 @@ def check_identity(file: Path, made_by: dict) -> None:
     found = json.loads(file.read_text()).get("made_by", {})
     differing = [name for name in made_by if found.get(name) != made_by[name]]
     if differing:
-        raise ValueError(f"output: {str(file)!r} was trained with other {', '.join(differing)}; give another folder, or delete the file")
+        what = file.parent if file.name == "made_by.json" else file
+        raise ValueError(f"output: {str(what)!r} was trained with other {', '.join(differing)}; give another folder, or delete it")
+
+
+def check_anchoring(folder: Path, made_by: dict) -> None:
+    """The same of the folder of a stage 1, whose model must say how it was made."""
+    if (folder / "model").exists() and not (folder / "made_by.json").exists():
+        raise ValueError(f"output: {str(folder)!r} does not say how it was trained; give another folder, or delete it")
+    check_identity(folder / "made_by.json", made_by)

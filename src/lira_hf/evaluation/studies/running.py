@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import datasets
 import numpy as np
 import transformers
+from scipy.sparse.csgraph import connected_components
 
 from lira_hf.backbones import train_tiny_backbones
 from lira_hf.catalogue import build
 from lira_hf.collation import RetrievalData
+from lira_hf.environment import together_made_with
 from lira_hf.evaluation.retrieval import FROZEN_SYSTEMS, Scoreboard, build_frozen, score, summary
 from lira_hf.evaluation.studies.arms import ABLATION, CONTROLS, FEW_SHOT, SAME, few_shot_arms, jobs_of
 from lira_hf.evaluation.studies.intervals import bootstrap
@@ -25,7 +28,7 @@ from lira_hf.evaluation.studies.working import Job, work_together
 from lira_hf.reporting import results, write_json
 from lira_hf.training import Recipe
 
-NOISE = ("concat", "english_trained", "lira")
+NOISE = ("concat", "english_trained", "pooled_head", "lira")
 Values = dict[str, np.ndarray]  # by language, nDCG@10 of [seeds, queries]
 
 
@@ -114,22 +117,42 @@ def slices_of(values: Values, rig: Rig) -> dict[str, dict[str, list[int]]]:
     return dict(sorted(found.items()))
 
 
+def clusters_of(rig: Rig, places: dict[str, list[int]] | None = None) -> dict[str, np.ndarray]:
+    """By language, which queries share an exact product, directly or through others: numbers from 0, in the order of the tables of values.
+    places: only those queries."""
+    found = {}
+    for part in rig.data["test"]:
+        exact = [
+            {name for name, grade in query.judged.items() if grade == 3}
+            for query in part.queries
+            if any(grade > 0 for grade in query.judged.values())
+        ]
+        shared = [[bool(one & other) for other in exact] for one in exact]
+        found[part.language] = connected_components(np.array(shared), directed=False)[1]
+    if places is None:
+        return found
+    return {code: np.unique(found[code][at], return_inverse=True)[1] for code, at in places.items()}
+
+
 def compared(first: Values, second: Values, rig: Rig) -> dict:
     """first minus second, with intervals: {"mean", "interval", "languages", "slices": {slice: {"mean", "interval", "languages"}}}."""
     differences = {code: first[code] - second[code] for code in first}
     slices = {
-        name: bootstrap({code: differences[code][:, at] for code, at in places.items()}) for name, places in slices_of(differences, rig).items()
+        name: bootstrap({code: differences[code][:, at] for code, at in places.items()}, clusters_of(rig, places))
+        for name, places in slices_of(differences, rig).items()
     }
-    return bootstrap(differences) | {"slices": slices}
+    return bootstrap(differences, clusters_of(rig)) | {"slices": slices}
 
 
-def headed(rig: Rig, study: Study, name: str, systems: dict, **more: Any) -> dict:
-    """The content of a study's file: that of results.json, and more."""
+def headed(rig: Rig, study: Study, name: str, systems: dict, trained: Iterable[str], **more: Any) -> dict:
+    """The content of a study's file: that of results.json, and more. trained: arms; what they were made with is the environment."""
+    files = [arm_file(rig.recipe.output, seed, arm) for seed in range(study.seeds) for arm in trained]
+    made_with = together_made_with([json.loads(file.read_text())["environment"] for file in files])
     backbones = [Path(path).name for path in (rig.recipe.backbones.multilingual, rig.recipe.backbones.english)]
     benchmark = f"LazRetrieval (synthetic), backbones {' + '.join(backbones)}"
     queries = {part.language: len(part.queries) for part in rig.data["test"]}
     return results(systems, benchmark=benchmark, model="lira", seeds=list(range(study.seeds)), split="test") | {
-        "study": name, "queries": queries, "training_rows": sum(len(part.queries) for part in rig.data["train"]),
+        "environment": made_with, "study": name, "queries": queries, "training_rows": sum(len(part.queries) for part in rig.data["train"]),
         "recipe": rig.recipe.model_dump(include={"model", "anchoring", "retrieval", "products_per_query"}), **more,
     }  # fmt: skip
 
@@ -159,7 +182,7 @@ def conclude_ablation(recipe: Recipe, study: Study) -> dict:
         for name, arm in {**ABLATION, **{name: ABLATION[same] for name, same in SAME.items()}}.items()
     }
     return headed(
-        rig, study, "ablation", {name: system_of(each, rig) for name, each in values.items()}, baseline="lira", arms=arms,
+        rig, study, "ablation", {name: system_of(each, rig) for name, each in values.items()}, ABLATION, baseline="lira", arms=arms,
         differences={name: compared(each, values["lira"], rig) for name, each in values.items() if name != "lira"},
     )  # fmt: skip
 
@@ -185,6 +208,7 @@ def noise_jobs(recipe: Recipe, study: Study) -> list[Job]:
         for name in NOISE:
             needs = (arm_file(recipe.output, seed, name),) if name in CONTROLS else ()
             file = noise_file(recipe, study, seed, name)
+            check_noise(file, rig, study, seed, name)
             jobs.append(Job(file, partial(measure_noise, rig, study, seed, name, translated, file), needs))
     return jobs
 
@@ -194,7 +218,7 @@ def noise_file(recipe: Recipe, study: Study, seed: int, name: str) -> Path:
 
 
 def measure_noise(rig: Rig, study: Study, seed: int, name: str, translated: Callable[[], dict[str, list[RetrievalData]]], file: Path) -> None:
-    """Writes {"noise": its settings, "scores": {kind: {level: {code: {query id: nDCG@10}}}}} of one system."""
+    """Writes {"noise": its settings, "of": what was measured, "scores": {kind: {level: {code: {query id: nDCG@10}}}}} of one system."""
     versions = translated()
     model = open_arm(rig, seed, name) if name in CONTROLS else build_frozen(rig.base, name)
     embedded = embed_all(model, rig.store, versions)
@@ -202,7 +226,25 @@ def measure_noise(rig: Rig, study: Study, seed: int, name: str, translated: Call
         kind: {f"{level:g}": {each.data.language: each.scores(kind, level, seed) for each in embedded} for level in study.noise.levels}
         for kind in (MIXED, *study.noise.kinds)
     }
-    write_json(file, {"noise": study.noise.model_dump(), "scores": scores})
+    write_json(file, {"noise": study.noise.model_dump(), "of": measured(rig, seed, name), "scores": scores})
+
+
+def measured(rig: Rig, seed: int, name: str) -> str | None:
+    """What a noise file's scores are of: the weights of an arm, None where it is not trained, or a frozen system's data and backbones."""
+    if name not in CONTROLS:
+        return rig.fingerprint
+    weights = arm_file(rig.recipe.output, seed, name).with_suffix(".safetensors")
+    return hashlib.sha256(weights.read_bytes()).hexdigest()[:16] if weights.exists() else None
+
+
+def check_noise(file: Path, rig: Rig, study: Study, seed: int, name: str) -> None:
+    """Raises ValueError where a file was measured with other settings, or of another model."""
+    if file.exists():
+        found = json.loads(file.read_text())
+        if found["noise"] != json.loads(json.dumps(study.noise.model_dump())):
+            raise ValueError(f"study.noise: {str(file)!r} was measured with other settings; delete it, or give another folder")
+        if found.get("of") != measured(rig, seed, name):
+            raise ValueError(f"output: {str(file)!r} was measured of another model; delete it, or give another folder")
 
 
 def conclude_noise(recipe: Recipe, study: Study) -> dict:
@@ -212,9 +254,6 @@ def conclude_noise(recipe: Recipe, study: Study) -> dict:
     for name in NOISE:
         files = [noise_file(recipe, study, seed, name) for seed in range(study.seeds)]
         runs = [json.loads(file.read_text()) for file in files]
-        for file, run in zip(files, runs, strict=True):
-            if run["noise"] != json.loads(json.dumps(study.noise.model_dump())):
-                raise ValueError(f"study.noise: {str(file)!r} was measured with other settings; delete it, or give another folder")
         values |= {(name, kind, level): values_of(rig, [run["scores"][kind][level] for run in runs]) for kind in kinds for level in levels}
 
     def lost(name: str, kind: str, level: str) -> Values:
@@ -223,7 +262,7 @@ def conclude_noise(recipe: Recipe, study: Study) -> dict:
     curves = {
         kind: {
             name: [
-                {"level": float(level), **flat(values[name, kind, level]), "lost": flat(lost(name, kind, level))} for level in levels
+                {"level": float(level), **flat(values[name, kind, level], rig), "lost": flat(lost(name, kind, level), rig)} for level in levels
             ]
             for name in NOISE
         }
@@ -232,22 +271,23 @@ def conclude_noise(recipe: Recipe, study: Study) -> dict:
     at_half = {}
     for kind in kinds:
         ours, theirs = lost("lira", kind, "50"), lost("english_trained", kind, "50")
-        spared = bootstrap({code: theirs[code] / 2 - ours[code] for code in ours})
-        mean_lost = {name: bootstrap(table)["mean"] for name, table in (("lira", ours), ("english_trained", theirs))}
+        spared = bootstrap({code: theirs[code] / 2 - ours[code] for code in ours}, clusters_of(rig))
+        mean_lost = {name: bootstrap(lost(name, kind, "50"))["mean"] for name in NOISE}
         ratio = mean_lost["lira"] / mean_lost["english_trained"] if mean_lost["english_trained"] else None
         at_half[kind] = {"lost": mean_lost, "ratio": ratio, "half_of_english_minus_lira": spared, "less_than_half": spared["interval"][0] > 0}
     clean = {name: values[name, MIXED, "0"] for name in NOISE}
     systems = {name: system_of(each, rig) for name, each in clean.items()}
     systems |= {f"{name}, half of the translations corrupted": system_of(values[name, MIXED, "50"], rig) for name in NOISE}
     return headed(
-        rig, study, "noise", systems, levels=study.noise.levels, kinds=study.noise.kinds, curves=curves, at_half=at_half,
+        rig, study, "noise", systems, [name for name in NOISE if name in CONTROLS], levels=study.noise.levels, kinds=study.noise.kinds,
+        curves=curves, at_half=at_half,
         query_noise={name: compared(clean["lira"], clean[name], rig)["slices"] for name in NOISE if name != "lira"},
     )  # fmt: skip
 
 
-def flat(values: Values) -> dict:
+def flat(values: Values, rig: Rig) -> dict:
     """Mean and interval over all languages, and each seed's mean."""
-    found = bootstrap(values)
+    found = bootstrap(values, clusters_of(rig))
     seeds = np.mean([table.mean(1) for table in values.values()], axis=0)
     return {"mean": found["mean"], "interval": found["interval"], "seeds": [round(float(value), 4) for value in seeds]}
 
@@ -265,7 +305,9 @@ def conclude_few_shot(recipe: Recipe, study: Study) -> dict:
     values = {place: arm_values(rig, study, arm.name) for place, arm in arms.items()}
     percents = sorted({percent for _, percent in arms})
     rows = {percent: sum(len(part.queries) for part in rig.part(0, percent).data["train"]) for percent in percents}
-    curves = {system: [{"percent": percent, "rows": rows[percent], **flat(values[system, percent])} for percent in percents] for system in FEW_SHOT}
+    curves = {
+        system: [{"percent": percent, "rows": rows[percent], **flat(values[system, percent], rig)} for percent in percents] for system in FEW_SHOT
+    }
     above = {
         control: [
             {"percent": percent, **compared(values["lira", percent], values[control, percent], rig)} for percent in percents
@@ -278,7 +320,8 @@ def conclude_few_shot(recipe: Recipe, study: Study) -> dict:
         systems |= {f"{system}, {percent:g} % of the rows": system_of(values[system, percent], rig) for percent in percents}
     everywhere = {control: all(point["mean"] > 0 for point in points) for control, points in above.items()}
     return headed(
-        rig, study, "few-shot", systems, percents=percents, curves=curves, floor={"system": "concat", **flat(concat)}, lira_above=above,
+        rig, study, "few-shot", systems, [arm.name for arm in arms.values()], percents=percents, curves=curves,
+        floor={"system": "concat", **flat(concat, rig)}, lira_above=above,
         above_everywhere=everywhere, steps={f"{percent:g}": steps for percent, steps in study.few_shot.steps.items()},
     )  # fmt: skip
 
@@ -321,7 +364,7 @@ def conclude_backbones(recipe: Recipe, study: Study) -> dict:
         }  # fmt: skip
         if name == "own":
             first = rig
-    return headed(first, study, "backbones", systems, pairs=pairs)
+    return headed(first, study, "backbones", systems, FEW_SHOT, pairs=pairs)
 
 
 def described(backbone) -> dict[str, Any]:
