@@ -28,7 +28,7 @@ low: .venv-low/ready  ## tests with the oldest dependencies that setup.cfg allow
 		tests/test_features.py tests/test_streaming.py
 
 RESULTS := lira-results
-results: .venv/ready  ## docs/results anew: everything that is measured on the tiny setting, and its page (about 80 minutes); goes on where it was killed
+results: .venv/ready  ## the results of README and their page anew (about 90 minutes); the studies go on where they were killed
 	$(BIN)/lira-hf quickstart --seeds 3 --output $(RESULTS)/quickstart
 	for study in ablation few-shot noise backbones; do $(BIN)/lira-hf study $$study configs/study.yaml --output $(RESULTS)/study || exit 1; done
 	$(BIN)/lira-hf export $(RESULTS)/quickstart/model --int8 --data $(RESULTS)/quickstart/data
@@ -38,6 +38,7 @@ results: .venv/ready  ## docs/results anew: everything that is measured on the t
 	cp $(RESULTS)/quickstart/results.png docs/results/quickstart.png
 	cp $(RESULTS)/quickstart/model/results/onnx.json $(RESULTS)/certificate/certificate.* docs/results
 	cd $(RESULTS)/study && cp ablation.json few_shot.json noise.json backbones.json $(CURDIR)/docs/results
+	for seed in 0 1 2; do mkdir -p docs/results/training/seed-$$seed && cp $(RESULTS)/study/runs/$$seed/lira/training_log.json docs/results/training/seed-$$seed; done
 	$(BIN)/lira-hf report docs/results --output docs/results/report
 	$(BIN)/python -m lira_hf.reporting README.md docs/comparisons.md docs/results
 

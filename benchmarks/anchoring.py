@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from lira_hf.collation import every_row
+from lira_hf.environment import environment
 from lira_hf.evaluation.studies import Rig, anchor, build_data, find_backbones, set_up, train_arm
 from lira_hf.languages import LANGUAGES
 from lira_hf.modeling import LiraForPreTraining
@@ -76,7 +77,7 @@ def main() -> None:
             one |= {"validation": after["validation"]["average"], "test": after["test"]["average"], "unseen": after["test"]["slices"]["unseen"]}
             found.setdefault(arm, []).append(one)
             print(f"seed {seed} {arm:48s}" + "  ".join(f"{figure} {value:.2f}" for figure, value in one.items()), flush=True)
-    write_json(RESULTS, {"seeds": given.seeds, "arms": found})
+    write_json(RESULTS, {"seeds": given.seeds, "arms": found, "environment": environment()})
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 
 from lira_hf.collation import Product, Query, RetrievalData, reference
+from lira_hf.environment import environment
 from lira_hf.evaluation.studies.arms import ABLATION, CONTROLS, jobs_of
 from lira_hf.evaluation.studies.intervals import bootstrap
 from lira_hf.evaluation.studies.rigs import Rig, anchor, anchoring_folder, arm_file, fill_features, rig_of, train_arm
@@ -137,7 +138,7 @@ def main() -> None:
         "picked": picked(recipe, study),
         "few": {"percent": FEW} | compared(rig, Path(recipe.output) / "critics" / "few", STARTS, study.seeds),
     }
-    write_json(RESULTS, found)
+    write_json(RESULTS, found | {"environment": environment()})
     print(json.dumps(found, indent=1))
 
 

@@ -23,6 +23,7 @@ import psutil
 import torch
 from transformers import BertConfig, XLMRobertaConfig
 
+from lira_hf.environment import environment
 from lira_hf.evaluation.studies import anchor, build_data, find_backbones, set_up, train_arm
 from lira_hf.languages import LANGUAGES
 from lira_hf.modeling import LiraConfig, LiraForRetrieval
@@ -160,7 +161,7 @@ def main() -> None:
     found = cost() | {"memory": memory_of_sizes()} if given.part == "cost" else kinds(given.output, given.seeds, given.size)
     print(json.dumps(found, indent=1))
     before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    write_json(RESULTS, before | {given.part: found})
+    write_json(RESULTS, before | {given.part: {"environment": environment()} | found})
 
 
 def memory_of_sizes() -> dict[str, dict[str, float]]:

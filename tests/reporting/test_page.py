@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from lira_hf.reporting import results
 from lira_hf.reporting.page import Report, html, report
 from lira_hf.reporting.plots import looks
+from lira_hf.reporting.readme import kinds_of_query
 from lira_hf.reporting.tables import LABELS
 
 PARTS = ("ablation study", "noise study", "few-shot study", "study of backbones", "certificate", "training log", "results by kind of query")
@@ -170,3 +171,11 @@ def test_a_folder_without_results_is_refused(tmp_path, content, message):
     with pytest.raises(ValueError, match=f"results: .*{message}"):
         report(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_kinds_of_query_are_told_apart_by_their_intervals():
+    differences = {
+        name: {"mean": sum(ends) / 2, "interval": ends} for name, ends in {"typo": [1.0, 2.0], "clean": [-0.5, 1.5], "unseen": [-3.0, -1.0]}.items()
+    }
+    said = kinds_of_query(differences, "the rest")
+    assert said == "LiRA is above the rest on typo; not surely above or below on clean; **below on unseen -2.0 (-3.0 to -1.0)**."

@@ -19,6 +19,7 @@ import yaml
 
 from lira_hf.reporting.card import certificate, place
 from lira_hf.reporting.plots import bars, curves, dots, histories
+from lira_hf.reporting.readme import kinds_of_query
 from lira_hf.reporting.tables import label, markdown, plain, table
 
 BENCHMARKS = {  # word in a results file's `benchmark`: how it is measured
@@ -304,7 +305,9 @@ def noise(made: Report, found: Found) -> None:
             f"At 50 % LiRA loses {ours:.1f} points, {label('english_trained')} {theirs:.1f}{ratio}. "
             f"Half of the latter minus the former: {with_interval(half['half_of_english_minus_lira'])}; {verdict}"
         )
-    made.say("### Noise in the query", "LiRA minus a system by kind of query, no translation corrupted:")
+    made.say("### Noise in the query", "LiRA minus a system by kind of query, no translation corrupted.")
+    for name, differences in one["query_noise"].items():
+        made.say(kinds_of_query(differences, label(name)))
     kinds = list(next(iter(one["query_noise"].values())))
     made.say(
         table(

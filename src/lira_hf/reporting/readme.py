@@ -83,7 +83,7 @@ def accuracies(found: dict) -> str:
         cells = [over_seeds(system["seeds"]), *(f"{system[key]:.1f}" for key in parts.values())]
         body.append([f"`{name}`", *cells, *(f"{system['languages'][code]:.1f}" for code in codes)])
     above = "; ".join(
-        f"above `{name}` by {one['average']:.1f} (95 % of paired bootstraps: {one['interval'][0]:.1f} to {one['interval'][1]:.1f})"
+        f"above `{name}` by {one['average']:.1f} (95 % of paired bootstraps over questions: {one['interval'][0]:.1f} to {one['interval'][1]:.1f})"
         for name, one in found["lira_above"].items()
     )
     return table(["accuracy, %", "average", *parts, *codes], body) + f"\n\n`lira` is {above}."
@@ -131,23 +131,39 @@ def interval(one: dict) -> str:
 
 
 def ablation(found: dict) -> str:
-    """A table of what is lost without each part, the heaviest loss first."""
-    parts = {name: one for name, one in found["differences"].items() if name.startswith("without_")}
+    """A table of what is lost without each part, and against the simplest head; the heaviest loss first."""
+    parts = {name: one for name, one in found["differences"].items() if name.startswith("without_") or name == "pooled_head"}
     body = [
         [label(name), f"{found['systems'][name]['average']:.1f}", interval(one), "yes" if one["interval"][1] < 0 else "no"]
         for name, one in sorted(parts.items(), key=lambda pair: pair[1]["mean"])
     ]
-    return table([f"LiRA {found['systems'][found['baseline']]['average']:.1f}", "nDCG@10", "difference", "a drop, surely"], body)
+    return table([f"LiRA {found['systems'][found['baseline']]['average']:.1f}", "nDCG@10", "difference", "interval below 0"], body)
 
 
 def noise(found: dict) -> str:
     """What half of the translations corrupted costs."""
     told = []
     for kind, half in found["at_half"].items():
-        ours, theirs = half["lost"]["lira"], half["lost"]["english_trained"]
-        sure = "" if half["less_than_half"] else ", not surely less than half"
-        told.append(f"{label(kind)} {ours:.1f} against {theirs:.1f}{sure}")
+        lost = half["lost"]
+        sure = "" if half["less_than_half"] else ", but the interval of half of the latter minus the former holds 0"
+        told.append(f"{label(kind)} {lost['lira']:.1f} against {lost['english_trained']:.1f} (frozen concatenation {lost['concat']:.1f}{sure})")
     return f"With half of all candidate translations corrupted, LiRA loses, against the trained English path, by kind: {'; '.join(told)}."
+
+
+def query_noise(found: dict) -> str:
+    """Where LiRA is above the frozen concatenation, and where it is not."""
+    return kinds_of_query(found["query_noise"]["concat"], "the frozen concatenation")
+
+
+def kinds_of_query(differences: dict, other: str) -> str:
+    """LiRA minus another system by kind of query, in words."""
+    above = [kind for kind, one in differences.items() if one["interval"][0] > 0]
+    below = [f"{kind} {interval(one)}" for kind, one in differences.items() if one["interval"][1] < 0]
+    open_ = [kind for kind, one in differences.items() if one["interval"][0] <= 0 <= one["interval"][1]]
+    parts = [f"above {other} on {', '.join(above)}"] if above else []
+    parts += [f"not surely above or below on {', '.join(open_)}"] if open_ else []
+    parts += [f"**below on {', '.join(below)}**"] if below else []
+    return f"LiRA is {'; '.join(parts)}."
 
 
 def few_shot(found: dict) -> str:
@@ -191,9 +207,8 @@ RENDERED = {  # place in the document: the file it is rendered from, and how
     "results": ("quickstart", markdown), "mega": ("mega", rate),
     "features": ("features", gain), "queues": ("queues", queues), "anchoring": ("anchoring", readings), "ranking": ("ranking", correlations),
     "reasoning": ("reasoning", accuracies), "reasoning-first": ("reasoning_first", first_accuracies), "certified": ("certificate", certified),
-    "onnx": ("onnx", graphs), "ablation": ("ablation", ablation), "noise": ("noise", noise), "few-shot": ("few_shot", few_shot),
-    "backbones": ("backbones", pairs),
-    "critics": ("critics", critics),
+    "onnx": ("onnx", graphs), "ablation": ("ablation", ablation), "noise": ("noise", noise), "query-noise": ("noise", query_noise),
+    "few-shot": ("few_shot", few_shot), "backbones": ("backbones", pairs), "critics": ("critics", critics),
 }  # fmt: skip
 
 
