@@ -24,11 +24,11 @@ import torch
 import torch.nn.functional as F
 
 from lira_hf.collation import Product, Query, RetrievalData, reference
-from lira_hf.environment import environment
+from lira_hf.environment import together_made_with
 from lira_hf.evaluation.studies.arms import ABLATION, CONTROLS, jobs_of
 from lira_hf.evaluation.studies.intervals import bootstrap
 from lira_hf.evaluation.studies.rigs import Rig, anchor, anchoring_folder, arm_file, fill_features, rig_of, train_arm
-from lira_hf.evaluation.studies.running import opened, prepared, values_of
+from lira_hf.evaluation.studies.running import clusters_of, opened, prepared, values_of
 from lira_hf.evaluation.studies.settings import Study, load_study
 from lira_hf.evaluation.studies.working import Job, work_together
 from lira_hf.reporting import write_json
@@ -89,7 +89,7 @@ def compared(rig: Rig, output: str | Path, names: tuple[str, str], seeds: int) -
     """Both arms' nDCG@10 on test, and the first minus the second."""
     values = [values_of(rig, [json.loads(arm_file(output, seed, name).read_text())["scores"] for seed in range(seeds)]) for name in names]
     found = {name: bootstrap(table)["mean"] for name, table in zip(names, values, strict=True)}
-    return {"ndcg@10": found, "difference": bootstrap({code: values[0][code] - values[1][code] for code in values[0]})}
+    return {"ndcg@10": found, "difference": bootstrap({code: values[0][code] - values[1][code] for code in values[0]}, clusters_of(rig))}
 
 
 @torch.no_grad()
@@ -138,7 +138,9 @@ def main() -> None:
         "picked": picked(recipe, study),
         "few": {"percent": FEW} | compared(rig, Path(recipe.output) / "critics" / "few", STARTS, study.seeds),
     }
-    write_json(RESULTS, found | {"environment": environment()})
+    files = [file for output in (*outputs.values(), Path(recipe.output) / "critics" / "few") for file in sorted(Path(output).glob("runs/*/*.json"))]
+    made_with = together_made_with([one["environment"] for one in map(json.loads, (file.read_text() for file in files)) if "environment" in one])
+    write_json(RESULTS, found | {"environment": made_with})
     print(json.dumps(found, indent=1))
 
 
