@@ -171,9 +171,9 @@ def few_shot(found: dict) -> str:
     told = []
     for place in (0, -1):
         (_, ours), *others = found["curves"].items()
-        controls = ", ".join(f"{label(name)}: {values[place]['mean']:.1f}" for name, values in others)
+        controls = "; ".join(f"{label(name)}: {values[place]['mean']:.1f}" for name, values in others)
         told.append(f"on {ours[place]['rows']:,} rows LiRA has {ours[place]['mean']:.1f} ({controls})")
-    return f"{'; '.join(told)}. The frozen concatenation has {found['floor']['mean']:.1f}."
+    return f"{', '.join(told)}. The frozen concatenation has {found['floor']['mean']:.1f}."
 
 
 def critics(found: dict) -> str:
@@ -194,13 +194,13 @@ def critics(found: dict) -> str:
 
 
 def pairs(found: dict) -> str:
-    """LiRA above the best of the others, around each pair of backbones."""
-    told = []
+    """A table of LiRA above the strongest others, around each pair of backbones."""
+    others = ("pooled_head", "concat", "english_trained", "multilingual_trained")
+    body = []
     for name, pair in found["pairs"].items():
-        control = min(pair["differences"], key=lambda one: pair["differences"][one]["mean"])
-        kinds = " and ".join(f"{each['kind']} {each['width']}" for each in pair["backbones"].values())
-        told.append(f"{kinds} ({name}), {interval(pair['differences'][control])} above {label(control)}")
-    return f"{'; '.join(told)}."
+        kinds = " + ".join(f"{each['kind']} {each['width']}" for each in pair["backbones"].values())
+        body.append([f"{name}: {kinds}", f"{pair['systems']['lira']['average']:.1f}", *(interval(pair["differences"][other]) for other in others)])
+    return table(["backbones, by width", "LiRA", *(f"above {label(other)}" for other in others)], body)
 
 
 RENDERED = {  # place in the document: the file it is rendered from, and how
