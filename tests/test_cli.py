@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from lira_hf.reporting import weights_of
+
 
 def lira(*arguments: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run(
@@ -63,10 +65,8 @@ def test_quickstart_from_nothing(tmp_path):
         assert set(system["languages"]) == {"th", "fil"} and {"clean", "typo", "romanised", "unseen"} <= set(system["language_slices"]["th"])
         assert 0 < system["average"] < 95
     assert found["systems"]["lira"]["average"] > found["systems"]["concat"]["average"]
-    assert (
-        json.loads((tmp_path / "out" / "model" / "results" / "laz.json").read_text()) == found
-        and (tmp_path / "out" / "model" / "recipe.yaml").exists()
-    )
+    kept = json.loads((tmp_path / "out" / "model" / "results" / "laz.json").read_text())
+    assert kept == found | {"weights": weights_of(tmp_path / "out" / "model")} and (tmp_path / "out" / "model" / "recipe.yaml").exists()
     assert "largest difference" in done.stdout and (tmp_path / "out" / "results.png").stat().st_size > 10_000
     again = lira("evaluate", tmp_path / "out" / "model", "--data", tmp_path / "out" / "data", "--languages", "th", "--output", tmp_path / "eval")
     assert again.returncode == 0, again.stderr[-2000:]

@@ -20,6 +20,7 @@ from lira_hf.hub import publish_model, verify
 from lira_hf.hub.models import stage
 from lira_hf.modeling import AUTO_MAP
 from lira_hf.modeling.hub_lira import fetch
+from lira_hf.reporting import keep, weights_of, write_json
 
 REPO = "org/lira"
 TESTS = Path(__file__).parents[1]
@@ -172,6 +173,48 @@ def test_only_a_whole_model_without_pickles_is_published(hub, saved, tmp_path, s
     assert not hub.requests
 
 
+def trained_on(folder: Path) -> None:
+    """Other weights in the same folder."""
+    model = LiraForRetrieval.from_pretrained(folder)
+    with torch.no_grad():
+        model.lira.lasr.path_weight.mul_(1.5)
+    model.save_pretrained(folder)
+
+
+SCORES = {"benchmark": "Laz", "metric": "ndcg@10", "seeds": [], "systems": {"lira": {"languages": {"th": 81.0}, "average": 81.0}}}
+
+
+def test_scores_and_graphs_of_other_weights_are_not_published(hub, saved, tmp_path):
+    copy = Path(shutil.copytree(saved, tmp_path / "copy"))
+    (copy / "onnx").mkdir()
+    (copy / "onnx" / "model.onnx").write_bytes(b"graph")
+    (copy / "onnx" / "export.json").write_text(json.dumps({"weights": weights_of(copy)}))
+    keep(SCORES, copy, "laz")
+    assert "results/laz.json" in listing(hub, push(copy).commit)
+    trained_on(copy)
+    with pytest.raises(ValueError, match="^folder: onnx/model.onnx in .* is of other weights; `lira-hf export` again, or remove"):
+        push(copy)
+    shutil.rmtree(copy / "onnx")
+    with pytest.raises(ValueError, match="^folder: results/laz.json in .* was measured with other weights; measure again, or remove it"):
+        push(copy)
+    write_json(copy / "results" / "laz.json", SCORES)  # of an older version: it does not say
+    assert push(copy).changed
+    keep(SCORES, copy, "laz")
+    assert push(copy).changed
+
+
+def test_a_result_that_is_kept_in_a_downloaded_folder_leaves_it_open(hub, saved, tmp_path):
+    copy = Path(shutil.copytree(saved, tmp_path / "copy"))
+    keep(SCORES, copy, "laz")
+    push(copy)
+    local = Path(shutil.copytree(fetch(REPO), tmp_path / "local"))
+    keep(SCORES | {"seeds": [1]}, local, "laz")
+    LiraForRetrieval.from_pretrained(local)
+    os.truncate(local / "modules.json", 3)
+    with pytest.raises(ValueError, match="its sha256 is"):
+        LiraForRetrieval.from_pretrained(local)
+
+
 def test_what_a_trainer_leaves_for_itself_stays_at_home(hub, saved, tmp_path):
     copy = Path(shutil.copytree(saved, tmp_path / "copy"))
     left = ("training_args.bin", "optimizer.pt", "rng_state_1.pth", "checkpoint-100/model.safetensors", "checkpoint-100/scheduler.pt")
@@ -218,6 +261,7 @@ def test_backbones_by_reference_are_published_small_and_verified(hub, backbones,
     torch.manual_seed(0)
     stirred(LiraForRetrieval.from_backbones("org/xlm-r", "org/bert", **SMALL)).save_pretrained(tmp_path / "model")
     LiraProcessor.from_backbones("org/xlm-r", "org/bert").save_pretrained(tmp_path / "model")
+    keep(SCORES, tmp_path / "model", "laz")
     before = hashes(tmp_path / "model")
     push(tmp_path / "model", backbones="embedded")
     referring = push(tmp_path / "model", "org/small", backbones="reference")
@@ -226,6 +270,7 @@ def test_backbones_by_reference_are_published_small_and_verified(hub, backbones,
     assert sizes[1] < sizes[0] - sum((Path(backbones[kind]) / "model.safetensors").stat().st_size for kind in ("xlm-r", "bert")) * 0.8
     found = verify("org/small", referring.commit)
     assert found.right, str(found)
+    assert not push(fetch("org/small"), "org/small").changed  # its scores are those of its own weights
     vectors = [json.loads((fetch(repo_id) / "vectors.json").read_text())["embeddings"] for repo_id in (REPO, "org/small")]
     torch.testing.assert_close(*map(torch.tensor, vectors), atol=1e-6, rtol=0)
 

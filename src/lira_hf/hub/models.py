@@ -15,6 +15,7 @@ from lira_hf.hub.vectors import vectors
 from lira_hf.modeling import AUTO_MAP, hub_lira
 from lira_hf.modeling.configuration_lira import CHOICES
 from lira_hf.modeling.hub_lira import CHECKSUMS, digest, state_of
+from lira_hf.reporting.results import weights_of
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".msgpack", ".h5", ".npz", ".npy")  # what runs code, or may
 # What a Trainer leaves beside a model for itself; Trainer.push_to_hub leaves out the same folders.
@@ -22,6 +23,7 @@ TRAINERS = re.compile(r"(training_args\.bin|trainer_state\.json|(optimizer|sched
 CODE = sorted(path for path in Path(hub_lira.__file__).parent.glob("*_lira.py"))
 SENTENCE_TRANSFORMERS = ("modules.json", "config_sentence_transformers.json")
 TOKENIZERS = {"multilingual": "", "english": "english_tokenizer/", "llm": "llm_tokenizer/"}
+GRAPHS = "onnx/export.json"  # of which weights the graphs beside it are
 # Not among the checksums: people correct a card on the Hub's own pages, and a repository is not damaged by that.
 UNCHECKED = ("README.md", CHECKSUMS)
 
@@ -56,6 +58,7 @@ def publish_model(
         raise ValueError(f"backbones: {backbones!r} is not allowed; choose one of {', '.join(CHOICES['backbones'])}")
     folder = Path(folder)
     check_model_folder(folder)
+    check_measured(folder)
     with tempfile.TemporaryDirectory(prefix="lira-push-") as workplace:
         staged = stage(folder, Path(workplace) / folder.resolve().name, repo_id, backbones)
         with refusals_as_value_errors(repo_id, token), hub_progress_bars(progress):
@@ -93,6 +96,23 @@ def check_model_folder(folder: Path) -> None:
     for name, entry in AUTO_MAP.items():
         if found.get(name) != entry:
             raise ValueError(f"folder: the auto_map in {str(folder)!r} names {found.get(name)!r} for {name}, not {entry!r}; save the model again")
+
+
+def measured(folder: Path) -> dict[str, str]:
+    """The files that say of which weights they, or the graphs beside them, are, with what they say; older ones do not."""
+    there = [path for path in paths(folder) if path == GRAPHS or re.fullmatch(r"results/[^/]+\.json", path)]
+    said = {path: read_json(folder, path).get("weights") for path in there}
+    return {path: weights for path, weights in said.items() if weights is not None}
+
+
+def check_measured(folder: Path) -> None:
+    """Raises ValueError, which names the file, where a folder holds results or graphs of other weights than its own."""
+    for path, weights in measured(folder).items():
+        if weights == weights_of(folder):
+            continue
+        if path == GRAPHS:
+            raise ValueError(f"folder: onnx/model.onnx in {str(folder)!r} is of other weights; `lira-hf export` again, or remove onnx")
+        raise ValueError(f"folder: {path} in {str(folder)!r} was measured with other weights; measure again, or remove it")
 
 
 def paths(folder: Path) -> list[str]:
@@ -134,6 +154,9 @@ def stage(folder: Path, staged: Path, repo_id: str, backbones: str | None = None
         if path not in made and not replaced and path not in UNCHECKED:
             (staged / path).parent.mkdir(parents=True, exist_ok=True)
             os.symlink((folder / path).resolve(), staged / path)
+    if made:  # the same weights in another file
+        for path in measured(staged):
+            write_json(staged, path, read_json(staged, path) | {"weights": weights_of(staged)})
     write_json(staged, "vectors.json", vectors(staged))
     (staged / "README.md").write_text(model_card(staged, repo_id), encoding="utf-8")
     hashes = {path: digest(str(staged / path), *state_of(staged / path)) for path in paths(staged) if path not in UNCHECKED}
