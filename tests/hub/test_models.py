@@ -215,6 +215,34 @@ def test_a_result_that_is_kept_in_a_downloaded_folder_leaves_it_open(hub, saved,
         LiraForRetrieval.from_pretrained(local)
 
 
+def test_transformers_own_push_takes_away_what_is_no_longer_true_and_sends_all_that_was_saved(hub, saved, backbones, llms, tmp_path):
+    old = push(saved).commit
+    code = f"""
+import torch
+from pathlib import Path
+from lira_hf import LiraForRetrieval, LiraProcessor
+model = LiraForRetrieval.from_pretrained({str(saved)!r})
+with torch.no_grad():
+    model.lira.lasr.path_weight.mul_(1.5)
+commits = [model.push_to_hub({REPO!r}, revision="trial").oid, model.push_to_hub({REPO!r}).oid]
+for english in {[backbones["bert"], backbones["t5"]]!r}:  # the second time over the first
+    processor = LiraProcessor.from_backbones({backbones["xlm-r"]!r}, english, llm={llms["qwen3-lm"]!r})
+    processor.save_pretrained(Path({str(tmp_path / "lira")!r}), push_to_hub=True, repo_id="org/processor")
+answer([*commits, model.lira.lasr.path_weight.flatten().tolist()])
+"""
+    trial, new, weight = hub.client(code, tmp_path / "publisher", PYTHONPATH=os.pathsep.join(sys.path))
+    before = listing(hub, old)
+    for commit in (trial, new):  # one commit each, of a branch and of main
+        found = listing(hub, commit)
+        assert hub.store.manifest("models", REPO, commit)["parent"] == old
+        assert set(before) - set(found) == {"checksums.json", "vectors.json"} and found["model.safetensors"] != before["model.safetensors"]
+    local = LiraForRetrieval.from_pretrained(shutil.copytree(fetch(REPO), tmp_path / "local"))
+    assert local.lira.lasr.path_weight.flatten().tolist() == weight
+    published = listing(hub, head(hub, "org/processor"), "org/processor")
+    assert published.items() >= hashes(tmp_path / "lira").items()
+    assert {"llm_tokenizer/tokenizer.json", "english_tokenizer/tokenizer.json"} < set(published)
+
+
 def test_what_a_trainer_leaves_for_itself_stays_at_home(hub, saved, tmp_path):
     copy = Path(shutil.copytree(saved, tmp_path / "copy"))
     left = ("training_args.bin", "optimizer.pt", "rng_state_1.pth", "checkpoint-100/model.safetensors", "checkpoint-100/scheduler.pt")
