@@ -1,11 +1,13 @@
 """The command line as a user meets it: what is there, and how mistakes end."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
+from lira_hf.cli import main
 from lira_hf.reporting import weights_of
 
 
@@ -52,6 +54,20 @@ def test_a_mistake_ends_with_one_line_and_code_2(arguments, message, tmp_path):
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and message in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_cut_is_one_line_and_a_fault_of_ours_a_traceback(model, processor, tmp_path, monkeypatch, capsys):
+    model.save_pretrained(tmp_path)
+    os.truncate(tmp_path / "model.safetensors", 5000)
+    monkeypatch.setattr(sys, "argv", ["lira-hf", "export", str(tmp_path)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "model.safetensors: not whole" in said and len(said.splitlines()) == 1
+    monkeypatch.setattr("lira_hf.export.export", lambda *_, **__: open(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError):
+        main()
 
 
 @pytest.mark.slow

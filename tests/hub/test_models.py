@@ -16,6 +16,7 @@ from loopback_hub import LoopbackHub
 from small_backbones import SMALL, stirred
 
 from lira_hf import LiraForRetrieval, LiraProcessor
+from lira_hf.evaluation.systems import open_lira
 from lira_hf.hub import publish_model, verify
 from lira_hf.hub.models import stage
 from lira_hf.modeling import AUTO_MAP
@@ -171,6 +172,34 @@ def test_only_a_whole_model_without_pickles_is_published(hub, saved, tmp_path, s
     with pytest.raises(ValueError, match=f"^folder: .*{said}"):
         push(copy)
     assert not hub.requests
+
+
+def test_a_backbone_that_is_gone_is_named_and_so_is_a_hub_that_does_not_answer(hub, backbones, tmp_path):
+    for kind in ("xlm-r", "bert"):
+        api(hub).create_repo(f"org/{kind}")
+        api(hub).upload_folder(repo_id=f"org/{kind}", folder_path=backbones[kind])
+    folder = tmp_path / "small"
+    LiraForRetrieval.from_backbones("org/xlm-r", "org/bert", **SMALL).refer_backbones().save_pretrained(folder)
+    LiraProcessor.from_backbones("org/xlm-r", "org/bert").save_pretrained(folder)
+    api(hub).delete_repo("org/bert")
+    shutil.rmtree(tmp_path / "home")
+    with pytest.raises(ValueError, match="^folder: .*small' cannot be made ready to publish .org/bert: 40[14] ") as caught:
+        push(folder)
+    assert "\n" not in str(caught.value)
+    done = subprocess.run([sys.executable, "-m", "lira_hf", "export", folder], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("lira-hf: org/bert: 40") and len(done.stderr.splitlines()) == 1
+    with pytest.raises(ValueError, match="^model: 'org/none' is no LiRA model that can be opened .org/none: 40[14] .*HF_TOKEN"):
+        open_lira("org/none")
+    hub.add_fault("reset", match="", times=-1)
+    with pytest.raises(ValueError, match="^model: 'org/none' is no LiRA model that can be opened .org/none: .*the last of 6 attempts"):
+        open_lira("org/none")
+
+
+def test_checksums_spoilt_by_hand_do_not_stop_a_push(hub, saved):
+    right = push(saved).commit
+    for spoilt in (b"{", b"[1]", b'{"sha256": 3}'):
+        api(hub).upload_file(path_or_fileobj=spoilt, path_in_repo="checksums.json", repo_id=REPO)
+        assert listing(hub, push(saved).commit) == listing(hub, right)
 
 
 def trained_on(folder: Path) -> None:

@@ -60,7 +60,10 @@ def publish_model(
     check_model_folder(folder)
     check_measured(folder)
     with tempfile.TemporaryDirectory(prefix="lira-push-") as workplace:
-        staged = stage(folder, Path(workplace) / folder.resolve().name, repo_id, backbones)
+        try:
+            staged = stage(folder, Path(workplace) / folder.resolve().name, repo_id, backbones)
+        except OSError as error:  # such as of a backbone that is referred to
+            raise ValueError(f"folder: {str(folder)!r} cannot be made ready to publish ({' '.join(str(error).split())})") from error
         with refusals_as_value_errors(repo_id, token), hub_progress_bars(progress):
             return send(staged, repo_id, private=private, token=token)
 
@@ -225,12 +228,15 @@ def send(staged: Path, repo_id: str, *, private: bool = False, token: str | None
 
 
 def earlier(info, repo_id: str, token: str | None) -> set[str]:
-    """The files that the checksums of an earlier push list."""
+    """The files that the checksums of an earlier push list; none where they cannot be read."""
     if CHECKSUMS not in hub_lira.hashes(info):
         return set()
     with tempfile.TemporaryDirectory(prefix="lira-push-") as cache:
         snapshot = hub_lira.fetch(repo_id, revision=info.sha, token=token, cache_dir=cache, patterns=[CHECKSUMS])
-        return set(read_json(snapshot, CHECKSUMS)["sha256"])
+        try:
+            return set(read_json(snapshot, CHECKSUMS)["sha256"])
+        except (ValueError, KeyError, TypeError):  # spoilt by hand
+            return set()
 
 
 def is_weights(path: str) -> bool:
