@@ -23,6 +23,7 @@ TRAINERS = re.compile(r"(training_args\.bin|trainer_state\.json|(optimizer|sched
 CODE = sorted(path for path in Path(hub_lira.__file__).parent.glob("*_lira.py"))
 SENTENCE_TRANSFORMERS = ("modules.json", "config_sentence_transformers.json")
 TOKENIZERS = {"multilingual": "", "english": "english_tokenizer/", "llm": "llm_tokenizer/"}
+RESULTS = re.compile(r"results/[^/]+\.json")
 GRAPHS = "onnx/export.json"  # of which weights the graphs beside it are
 # Not among the checksums: people correct a card on the Hub's own pages, and a repository is not damaged by that.
 UNCHECKED = ("README.md", CHECKSUMS)
@@ -103,7 +104,7 @@ def check_model_folder(folder: Path) -> None:
 
 def measured(folder: Path) -> dict[str, str]:
     """The files that say of which weights they, or the graphs beside them, are, with what they say; older ones do not."""
-    there = [path for path in paths(folder) if path == GRAPHS or re.fullmatch(r"results/[^/]+\.json", path)]
+    there = [path for path in paths(folder) if path == GRAPHS or RESULTS.fullmatch(path)]
     said = {path: read_json(folder, path).get("weights") for path in there}
     return {path: weights for path, weights in said.items() if weights is not None}
 
@@ -154,17 +155,34 @@ def stage(folder: Path, staged: Path, repo_id: str, backbones: str | None = None
     made = paths(staged)
     for path in paths(folder):
         replaced = bool(made) and path.startswith("model") and path.endswith((".safetensors", ".safetensors.index.json"))
-        if path not in made and not replaced and path not in UNCHECKED:
+        own = path not in made or path == SENTENCE_TRANSFORMERS[1]  # whose settings may have been changed
+        if own and not replaced and path not in UNCHECKED:
             (staged / path).parent.mkdir(parents=True, exist_ok=True)
+            (staged / path).unlink(missing_ok=True)
             os.symlink((folder / path).resolve(), staged / path)
     if made:  # the same weights in another file
         for path in measured(staged):
             write_json(staged, path, read_json(staged, path) | {"weights": weights_of(staged)})
+    card = model_card(staged, repo_id)
+    conceal_places(staged)
     write_json(staged, "vectors.json", vectors(staged))
-    (staged / "README.md").write_text(model_card(staged, repo_id), encoding="utf-8")
+    (staged / "README.md").write_text(card, encoding="utf-8")
     hashes = {path: digest(str(staged / path), *state_of(staged / path)) for path in paths(staged) if path not in UNCHECKED}
     write_json(staged, CHECKSUMS, {"sha256": hashes})
     return staged
+
+
+def conceal_places(staged: Path) -> None:
+    """Writes the files again that say where on somebody's disk a folder lay, with its last name alone."""
+    from lira_hf.reporting.card import public_config, public_recipe, without_places
+
+    for path in ["config.json", *(path for path in paths(staged) if RESULTS.fullmatch(path))]:
+        content = read_json(staged, path)
+        public = public_config(staged / path) if path == "config.json" else without_places(content)
+        if public != content:
+            write_json(staged, path, public)
+    if (staged / "recipe.yaml").is_file():
+        write_text(staged, "recipe.yaml", public_recipe(staged / "recipe.yaml"))
 
 
 def save_with(folder: Path, staged: Path, backbones: str) -> None:
@@ -177,8 +195,12 @@ def save_with(folder: Path, staged: Path, backbones: str) -> None:
 
 
 def write_json(folder: Path, path: str, content: dict) -> None:
+    write_text(folder, path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def write_text(folder: Path, path: str, text: str) -> None:
     (folder / path).unlink(missing_ok=True)  # a link would lead to the original
-    (folder / path).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    (folder / path).write_text(text, encoding="utf-8")
 
 
 # ---- sending ------------------------------------------------------------------------------------------------------------------
