@@ -13,10 +13,10 @@ import os
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import filter_repo_objects
 from transformers.utils import logging
@@ -29,6 +29,7 @@ WORKERS = 8  # files at a time
 SMALL = 2**23  # bytes; 8 MB are read in milliseconds
 RECORD = "lira.json"  # in a repository's folder of the cache: its listings, and which files were found right
 CHECKSUMS = "checksums.json"
+STATEMENTS = (CHECKSUMS, "vectors.json")  # what `lira-hf push` says of all files of a repository
 BUSY = (408, 425, 429)  # answers that ask to come again, as 5xx do
 ERRORS = (
     *HfHubHTTPError.__bases__,
@@ -220,6 +221,32 @@ def write(file: Path, text: str) -> None:
 
 def below(subfolder: str, patterns: list[str] | None) -> list[str] | None:
     return patterns and [f"{subfolder}/{pattern}" if subfolder else pattern for pattern in patterns]
+
+
+# ---- sending what transformers saved ------------------------------------------------------------------------------------------
+
+
+def upload_modified_files(
+    self, working_dir, repo_id, files_timestamps, commit_message=None, token=None, create_pr=False, revision=None, commit_description=None
+):
+    """PushToHubMixin's method of that name, for models and processors: push_to_hub and save_pretrained(push_to_hub=True) call it. Its commit
+    also removes the STATEMENTS of an earlier `lira-hf push`, which are no longer true of the files there."""
+    api, folder = HfApi(token=token), Path(working_dir)
+    changed = [path for path in sorted(folder.iterdir()) if path.stat().st_mtime > files_timestamps.get(path.name, -1)]
+    files = [file for path in changed for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()]
+    if revision is not None and not revision.startswith("refs/pr"):
+        with suppress(HfHubHTTPError) if create_pr else nullcontext():  # who may only propose a change may make no branch
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+    sent = [file.relative_to(folder).as_posix() for file in files]
+    untrue = [path for path in api.list_repo_files(repo_id, revision=revision) if path in STATEMENTS and path not in sent]
+    return api.create_commit(
+        repo_id,
+        [*map(CommitOperationAdd, sent, files), *map(CommitOperationDelete, untrue)],
+        commit_message=commit_message or f"Upload {type(self).__name__}",
+        commit_description=commit_description,
+        create_pr=create_pr,
+        revision=revision,
+    )
 
 
 # ---- a folder's own checksums -----------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from .arca_lira import Actor, Adaptor, Arca, sentence_pooling, temporal_pooling
 from .backbones_lira import auto_class, digests, encoder_of, freeze, learns, loaded_by_reference, loaded_from, pooling_of
 from .configuration_lira import CHOICES, LiraConfig
 from .folders_lira import LOCATION, WEIGHT_FILES, located, tensor_files
-from .hub_lira import CHECKSUMS
+from .hub_lira import CHECKSUMS, upload_modified_files
 from .lasr_lira import Lasr
 from .objectives_lira import (
     anchor_loss,
@@ -257,6 +257,8 @@ class LiraPreTrainedModel(PreTrainedModel):
             self._save_beside(Path(save_directory))
         (Path(save_directory) / CHECKSUMS).unlink(missing_ok=True)  # those of what was there before
         return super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
+
+    _upload_modified_files = upload_modified_files
 
     def _save_beside(self, folder: Path) -> None:
         """What a class writes beside weights, configuration and code: before them, since transformers may push the folder in the same call."""

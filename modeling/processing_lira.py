@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from transformers.utils import logging
 
 from .arca_lira import MIDDLE_SCORE
 from .folders_lira import LOCATION, located
-from .hub_lira import CHECKSUMS
+from .hub_lira import CHECKSUMS, upload_modified_files
 from .tokenizers_lira import FILES, FOLDERS, check_same, check_there, check_vocabularies, fingerprint
 
 logger = logging.get_logger(__name__)
@@ -122,7 +123,14 @@ class LiraProcessor(ProcessorMixin):
         if self.llm_tokenizer is not None:  # first, because ProcessorMixin pushes what it finds in the folder
             self.llm_tokenizer.save_pretrained(Path(save_directory) / FOLDERS["llm"])
         self._fingerprints = {name: fingerprint(tokenizer) for name, tokenizer in self.tokenizers.items()}
-        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        return super().save_pretrained(os.fspath(save_directory), push_to_hub=push_to_hub, **kwargs)
+
+    _upload_modified_files = upload_modified_files
+
+    def _get_files_timestamps(self, working_dir) -> dict[str, float]:
+        """What save_pretrained(push_to_hub=True) takes for old, and does not send: no tokenizer's folder, whose own time does not change
+        when a file in it is written."""
+        return {name: time for name, time in super()._get_files_timestamps(working_dir).items() if name not in FOLDERS.values()}
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):

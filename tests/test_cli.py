@@ -1,10 +1,14 @@
 """The command line as a user meets it: what is there, and how mistakes end."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+
+from lira_hf.cli import main
+from lira_hf.reporting import weights_of
 
 
 def lira(*arguments: str, **options) -> subprocess.CompletedProcess:
@@ -52,6 +56,20 @@ def test_a_mistake_ends_with_one_line_and_code_2(arguments, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_is_cut_is_one_line_and_a_fault_of_ours_a_traceback(model, processor, tmp_path, monkeypatch, capsys):
+    model.save_pretrained(tmp_path)
+    os.truncate(tmp_path / "model.safetensors", 5000)
+    monkeypatch.setattr(sys, "argv", ["lira-hf", "export", str(tmp_path)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "model.safetensors: not whole" in said and len(said.splitlines()) == 1
+    monkeypatch.setattr("lira_hf.export.export", lambda *_, **__: open(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError):
+        main()
+
+
 @pytest.mark.slow
 def test_quickstart_from_nothing(tmp_path):
     done = lira("quickstart", "--languages", "th,fil", "--output", tmp_path / "out")
@@ -63,10 +81,8 @@ def test_quickstart_from_nothing(tmp_path):
         assert set(system["languages"]) == {"th", "fil"} and {"clean", "typo", "romanised", "unseen"} <= set(system["language_slices"]["th"])
         assert 0 < system["average"] < 95
     assert found["systems"]["lira"]["average"] > found["systems"]["concat"]["average"]
-    assert (
-        json.loads((tmp_path / "out" / "model" / "results" / "laz.json").read_text()) == found
-        and (tmp_path / "out" / "model" / "recipe.yaml").exists()
-    )
+    kept = json.loads((tmp_path / "out" / "model" / "results" / "laz.json").read_text())
+    assert kept == found | {"weights": weights_of(tmp_path / "out" / "model")} and (tmp_path / "out" / "model" / "recipe.yaml").exists()
     assert "largest difference" in done.stdout and (tmp_path / "out" / "results.png").stat().st_size > 10_000
     again = lira("evaluate", tmp_path / "out" / "model", "--data", tmp_path / "out" / "data", "--languages", "th", "--output", tmp_path / "eval")
     assert again.returncode == 0, again.stderr[-2000:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -17,6 +18,7 @@ from small_data import small_data
 from lira_hf import LiraForRetrieval, LiraProcessor
 from lira_hf import export as exporting
 from lira_hf.export import FILES, INPUTS, OnnxRetriever, export, quantise, sample_rows
+from lira_hf.reporting import weights_of
 
 SCORES = (9.0, 8.0, 7.0), None, (2.0, 3.0, 10.0), (5.0, 5.0, 5.0)
 BATCHES = {
@@ -133,6 +135,23 @@ def test_a_graph_that_differs_is_not_kept(folder, at_once):
     with pytest.raises(ValueError, match=r"model: the graph of .* differs from it by \d\.\de-04, over 0.0001; nothing is kept"):
         export(folder)
     assert [path.name for path in folder.glob("onnx*")] == ["onnx"] and (folder / "onnx" / "model.onnx").read_bytes() == before
+
+
+def test_an_export_says_of_which_weights_it_is_and_a_folder_with_checksums_still_opens(folder, at_once):
+    weights = json.loads((folder / "onnx" / "export.json").read_text())["weights"]
+    assert weights == weights_of(folder)
+    model = LiraForRetrieval.from_pretrained(folder)
+    with torch.no_grad():
+        model.lira.lasr.correction[-1].bias[0] += 1e-6
+    model.save_pretrained(folder)
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    sums = {path: hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in files}
+    (folder / "checksums.json").write_text(json.dumps({"sha256": sums}))
+    export(folder)
+    assert json.loads((folder / "onnx" / "export.json").read_text())["weights"] == weights_of(folder) != weights
+    LiraForRetrieval.from_pretrained(folder)
+    left = {path for path in sums if not path.startswith("onnx/")}
+    assert set(json.loads((folder / "checksums.json").read_text())["sha256"]) == left
 
 
 def test_a_backbone_that_cannot_be_exported_is_named(folder, monkeypatch):

@@ -436,12 +436,16 @@ def overrides(arguments: list[str]) -> dict:
 
 
 def main() -> None:
-    """Runs a command; a user's mistake ends with one line and exit code 2."""
+    """Runs a command; a user's mistake, or a file or repository that cannot be had, ends with one line and exit code 2."""
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except ValueError as error:
+        message = str(error)
+    except OSError as error:
+        if error.errno is not None:  # the system's own, which nobody expected; ours name the file or repository, and the reason
+            raise
         message = str(error)
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's own errors have it; anything else is ours to mend, and shows its traceback

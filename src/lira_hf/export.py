@@ -2,6 +2,7 @@
 
 OUTPUT/model.onnx        float32, checked against the model before it is kept; past 2 GB the weights lie in model.onnx.data
 OUTPUT/model_int8.onnx   the backbones' weights in 8 bits, activations quantised as they come
+OUTPUT/export.json       of which weights they are: `lira-hf push` refuses graphs of others
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from lira_hf.modeling import LiraForRetrieval, LiraProcessor
 from lira_hf.modeling.arca_lira import sentence_pooling, temporal_pooling
 from lira_hf.modeling.modeling_lira import LiraModel, LiraModelOutput
 from lira_hf.modeling.processing_lira import Row
-from lira_hf.reporting import print_table, results, write_json
+from lira_hf.reporting import keep, print_table, results, unlist, weights_of, write_json
 
 try:
     import onnx
@@ -39,7 +40,7 @@ try:
 except ImportError as error:
     raise ValueError("export: onnx, onnxruntime or onnxscript is missing; pip install 'lira-hf[onnx]'") from error
 
-GRAPH, INT8 = "model.onnx", "model_int8.onnx"
+GRAPH, INT8, RECORD = "model.onnx", "model_int8.onnx", "export.json"
 FILES = {name + end for name in (GRAPH, INT8) for end in ("", ".data")}
 TOLERANCE = 1e-4  # the largest difference of any number of an embedding that an export may have
 INLINE = 2**31 - 2**26  # bytes of weights that fit into one protobuf file, beside the graph itself
@@ -210,9 +211,10 @@ def export(
     if split not in SPLITS:
         raise ValueError(f"split: {split!r} is not known; allowed: {', '.join(SPLITS)}")
     folder = Path(model_folder) / "onnx" if output is None else Path(output)
-    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= FILES):
+    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= {*FILES, RECORD}):
         raise ValueError(f"output: {str(folder)!r} holds something else than an export; give a new folder")
     data = [read(data_folder, code, split) for code in check_languages(languages)] if data_folder is not None else []
+    weights = weights_of(model_folder)
     model, processor = open_lira(model_folder)
     model = model.float().eval()
 
@@ -226,15 +228,18 @@ def export(
             raise ValueError(f"model: the graph of {str(model_folder)!r} differs from it by {difference:.1e}, over {TOLERANCE}; nothing is kept")
         if int8:
             quantise(part / GRAPH, part / INT8)
+        files = {path.name: path.stat().st_size for path in sorted(part.iterdir())}
+        write_json(part / RECORD, {"weights": weights})
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    if output is None:
+        unlist(model_folder, "onnx")
     if data:
         measured = measure(model, processor, folder, data, show_progress_bar)
         found = results(**measured, benchmark=benchmark_name(data_folder, split), model=str(model_folder), seeds=[], files=files)
-        write_json(Path(model_folder) / "results" / "onnx.json", found)
+        keep(found, model_folder, "onnx")
         print_table(found)
     return {"folder": folder, "difference": difference, "files": files}
 

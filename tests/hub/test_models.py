@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,16 +11,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from client_of_hub import client_of
 from huggingface_hub import HfApi
 from loopback_hub import LoopbackHub
 from small_backbones import SMALL, stirred
 
 from lira_hf import LiraForRetrieval, LiraProcessor
+from lira_hf.evaluation.systems import open_lira
 from lira_hf.hub import publish_model, verify
 from lira_hf.hub.models import stage
+from lira_hf.hub.verification import environment_of_two
 from lira_hf.modeling import AUTO_MAP
 from lira_hf.modeling.hub_lira import fetch
+from lira_hf.reporting import keep, weights_of, write_json
 
 REPO = "org/lira"
 TESTS = Path(__file__).parents[1]
@@ -32,6 +37,8 @@ def saved(backbones, tmp_path_factory) -> Path:
     torch.manual_seed(0)
     stirred(LiraForRetrieval.from_backbones(backbones["xlm-r"], backbones["bert"], **SMALL)).save_pretrained(folder)
     LiraProcessor.from_backbones(backbones["xlm-r"], backbones["bert"]).save_pretrained(folder)
+    config = folder / "config.json"
+    config.write_text(re.sub('(?<="_name_or_path": ").*/', "", config.read_text()))  # published as it is, then
     return folder
 
 
@@ -172,6 +179,116 @@ def test_only_a_whole_model_without_pickles_is_published(hub, saved, tmp_path, s
     assert not hub.requests
 
 
+def test_a_backbone_that_is_gone_is_named_and_so_is_a_hub_that_does_not_answer(hub, backbones, tmp_path):
+    for kind in ("xlm-r", "bert"):
+        api(hub).create_repo(f"org/{kind}")
+        api(hub).upload_folder(repo_id=f"org/{kind}", folder_path=backbones[kind])
+    folder = tmp_path / "small"
+    LiraForRetrieval.from_backbones("org/xlm-r", "org/bert", **SMALL).refer_backbones().save_pretrained(folder)
+    LiraProcessor.from_backbones("org/xlm-r", "org/bert").save_pretrained(folder)
+    api(hub).delete_repo("org/bert")
+    shutil.rmtree(tmp_path / "home")
+    with pytest.raises(ValueError, match="^folder: .*small' cannot be made ready to publish .org/bert: 40[14] ") as caught:
+        push(folder)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(OSError, match="^org/bert: 40") as caught:  # one line of the command line: see test_cli
+        open_lira(folder)
+    assert caught.value.errno is None
+    with pytest.raises(ValueError, match="^model: 'org/none' is no LiRA model that can be opened .org/none: 40[14] .*HF_TOKEN"):
+        open_lira("org/none")
+    hub.add_fault("reset", match="", times=-1)
+    with pytest.raises(ValueError, match="^model: 'org/none' is no LiRA model that can be opened .org/none: .*the last of 6 attempts"):
+        open_lira("org/none")
+
+
+def test_checksums_spoilt_by_hand_do_not_stop_a_push(hub, saved):
+    right = push(saved).commit
+    for spoilt in (b"{", b"[1]", b'{"sha256": 3}'):
+        api(hub).upload_file(path_or_fileobj=spoilt, path_in_repo="checksums.json", repo_id=REPO)
+        assert listing(hub, push(saved).commit) == listing(hub, right)
+
+
+def test_nothing_published_says_where_on_a_disk_folders_lay(hub, saved, tmp_path):
+    copy, home = Path(shutil.copytree(saved, tmp_path / "copy")), "/home/alice/secret"
+    config = json.loads((copy / "config.json").read_text())
+    config["multilingual_config"]["_name_or_path"] = f"{home}/xlm-r"
+    config["english_config"]["_name_or_path"] = "org/bert"
+    (copy / "config.json").write_text(json.dumps(config))
+    recipe = {
+        "data": f"{home}/laz", "output": "../secret/out", "features": "~/secret/features", "backbones": {"multilingual": f"{home}/xlm-r", "english": "org/bert"},
+        "prompts": {"query": {"multilingual": "/q", "english": ""}}, "retrieval": {"resume_from_checkpoint": f"{home}/checkpoint-3"},
+    }  # fmt: skip
+    (copy / "recipe.yaml").write_text("# lira-hf 0.1\n" + yaml.safe_dump(recipe))
+    keep(SCORES | {"model": f"{home}/model", "data": {"path": f"{home}/laz", "revision": None}}, copy, "laz")
+    before = hashes(copy)
+    push(copy)
+    snapshot = fetch(REPO)
+    for path in snapshot.rglob("*"):
+        assert path.suffix == ".safetensors" or not path.is_file() or b"secret" not in path.read_bytes(), path
+    assert hashes(copy) == before
+    text = (snapshot / "recipe.yaml").read_text()
+    assert text.startswith("# lira-hf 0.1\n") and yaml.safe_load(text) == recipe | {
+        "data": "laz", "output": "out", "features": "features", "backbones": {"multilingual": "xlm-r", "english": "org/bert"},
+        "retrieval": {"resume_from_checkpoint": "checkpoint-3"},
+    }  # fmt: skip
+    published = json.loads((snapshot / "config.json").read_text())
+    config["multilingual_config"]["_name_or_path"] = "xlm-r"
+    assert published == config
+    assert (
+        json.loads((snapshot / "results" / "laz.json").read_text()).items() >= {"model": "model", "data": {"path": "laz", "revision": None}}.items()
+    )
+
+
+def test_a_new_environment_asks_for_versions_that_the_index_has(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("importlib.metadata.version", {"torch": "2.13.0+cpu", "transformers": "5.23.0"}.get)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: asked.append(command) or subprocess.CompletedProcess(command, 0, "", ""))
+    environment_of_two(tmp_path)
+    assert asked[-1][-2:] == ["torch==2.13.0", "transformers==5.23.0"]
+
+
+def trained_on(folder: Path) -> None:
+    """Other weights in the same folder."""
+    model = LiraForRetrieval.from_pretrained(folder)
+    with torch.no_grad():
+        model.lira.lasr.path_weight.mul_(1.5)
+    model.save_pretrained(folder)
+
+
+SCORES = {"benchmark": "Laz", "metric": "ndcg@10", "seeds": [], "systems": {"lira": {"languages": {"th": 81.0}, "average": 81.0}}}
+
+
+def test_scores_and_graphs_of_other_weights_are_not_published(hub, saved, tmp_path):
+    copy = Path(shutil.copytree(saved, tmp_path / "copy"))
+    (copy / "onnx").mkdir()
+    (copy / "onnx" / "model.onnx").write_bytes(b"graph")
+    (copy / "onnx" / "export.json").write_text(json.dumps({"weights": weights_of(copy)}))
+    keep(SCORES, copy, "laz")
+    assert "results/laz.json" in listing(hub, push(copy).commit)
+    trained_on(copy)
+    with pytest.raises(ValueError, match="^folder: onnx/model.onnx in .* is of other weights; `lira-hf export` again, or remove"):
+        push(copy)
+    shutil.rmtree(copy / "onnx")
+    with pytest.raises(ValueError, match="^folder: results/laz.json in .* was measured with other weights; measure again, or remove it"):
+        push(copy)
+    write_json(copy / "results" / "laz.json", SCORES)  # of an older version: it does not say
+    assert push(copy).changed
+    keep(SCORES, copy, "laz")
+    assert push(copy).changed
+
+
+def test_a_result_that_is_kept_in_a_downloaded_folder_leaves_it_open(hub, saved, tmp_path):
+    copy = Path(shutil.copytree(saved, tmp_path / "copy"))
+    keep(SCORES, copy, "laz")
+    push(copy)
+    local = Path(shutil.copytree(fetch(REPO), tmp_path / "local"))
+    keep(SCORES | {"seeds": [1]}, local, "laz")
+    LiraForRetrieval.from_pretrained(local)
+    os.truncate(local / "modules.json", 3)
+    with pytest.raises(ValueError, match="its sha256 is"):
+        LiraForRetrieval.from_pretrained(local)
+
+
 def test_what_a_trainer_leaves_for_itself_stays_at_home(hub, saved, tmp_path):
     copy = Path(shutil.copytree(saved, tmp_path / "copy"))
     left = ("training_args.bin", "optimizer.pt", "rng_state_1.pth", "checkpoint-100/model.safetensors", "checkpoint-100/scheduler.pt")
@@ -218,6 +335,9 @@ def test_backbones_by_reference_are_published_small_and_verified(hub, backbones,
     torch.manual_seed(0)
     stirred(LiraForRetrieval.from_backbones("org/xlm-r", "org/bert", **SMALL)).save_pretrained(tmp_path / "model")
     LiraProcessor.from_backbones("org/xlm-r", "org/bert").save_pretrained(tmp_path / "model")
+    keep(SCORES, tmp_path / "model", "laz")
+    settings = tmp_path / "model" / "config_sentence_transformers.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"similarity_fn_name": "dot"}))
     before = hashes(tmp_path / "model")
     push(tmp_path / "model", backbones="embedded")
     referring = push(tmp_path / "model", "org/small", backbones="reference")
@@ -226,6 +346,8 @@ def test_backbones_by_reference_are_published_small_and_verified(hub, backbones,
     assert sizes[1] < sizes[0] - sum((Path(backbones[kind]) / "model.safetensors").stat().st_size for kind in ("xlm-r", "bert")) * 0.8
     found = verify("org/small", referring.commit)
     assert found.right, str(found)
+    assert json.loads((fetch("org/small") / "config_sentence_transformers.json").read_text())["similarity_fn_name"] == "dot"
+    assert not push(fetch("org/small"), "org/small").changed  # its scores are those of its own weights
     vectors = [json.loads((fetch(repo_id) / "vectors.json").read_text())["embeddings"] for repo_id in (REPO, "org/small")]
     torch.testing.assert_close(*map(torch.tensor, vectors), atol=1e-6, rtol=0)
 
@@ -241,6 +363,35 @@ answer([part.from_pretrained({str(saved)!r}).push_to_hub({REPO!r}).oid for part 
     found = {row.what: row for row in verify(REPO).rows}
     assert "missing" in found.pop("vectors.json").failure and "missing" in found.pop("checksums.json").failure
     assert len(found) == 5 and all(row.right for row in found.values()), found
+
+
+@pytest.mark.slow
+def test_transformers_own_push_takes_away_what_is_no_longer_true_and_sends_all_that_was_saved(hub, saved, backbones, llms, tmp_path):
+    old = push(saved).commit
+    code = f"""
+import torch
+from pathlib import Path
+from lira_hf import LiraForRetrieval, LiraProcessor
+model = LiraForRetrieval.from_pretrained({str(saved)!r})
+with torch.no_grad():
+    model.lira.lasr.path_weight.mul_(1.5)
+commits = [model.push_to_hub({REPO!r}, revision="trial").oid, model.push_to_hub({REPO!r}).oid]
+for english in {[backbones["bert"], backbones["t5"]]!r}:  # the second time over the first
+    processor = LiraProcessor.from_backbones({backbones["xlm-r"]!r}, english, llm={llms["qwen3-lm"]!r})
+    processor.save_pretrained(Path({str(tmp_path / "lira")!r}), push_to_hub=True, repo_id="org/processor")
+answer([*commits, model.lira.lasr.path_weight.flatten().tolist()])
+"""
+    trial, new, weight = hub.client(code, tmp_path / "publisher", PYTHONPATH=os.pathsep.join(sys.path))
+    before = listing(hub, old)
+    for commit in (trial, new):  # one commit each, of a branch and of main
+        found = listing(hub, commit)
+        assert hub.store.manifest("models", REPO, commit)["parent"] == old
+        assert set(before) - set(found) == {"checksums.json", "vectors.json"} and found["model.safetensors"] != before["model.safetensors"]
+    local = LiraForRetrieval.from_pretrained(shutil.copytree(fetch(REPO), tmp_path / "local"))
+    assert local.lira.lasr.path_weight.flatten().tolist() == weight
+    published = listing(hub, head(hub, "org/processor"), "org/processor")
+    assert published.items() >= hashes(tmp_path / "lira").items()
+    assert {"llm_tokenizer/tokenizer.json", "english_tokenizer/tokenizer.json"} < set(published)
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from lira_hf.evaluation.finished import settings_of, weights_digest
 from lira_hf.evaluation.retrieval import FROZEN_SYSTEMS, build_frozen, embed
 from lira_hf.features import FeatureStore
 from lira_hf.modeling import LiraConfig, LiraForRetrieval, LiraProcessor
+from lira_hf.modeling.folders_lira import located
 from lira_hf.modeling.modeling_lira import encoder_of, loaded_from, pooling_of
 from lira_hf.modeling.processing_lira import Row
 
@@ -118,21 +119,27 @@ def backbones_digest(model: LiraForRetrieval) -> str:
     return weights_digest([model.lira.multilingual, model.lira.english])
 
 
+def reason(error: Exception) -> str:
+    """What an error says, in one line; transformers takes several to say that the Hub cannot be reached, or that a token is missing."""
+    return " ".join(str(error).split())[:400]
+
+
 def is_lira(model: str | Path) -> bool:
     """Whether a folder or Hub id is a LiRA model. Raises ValueError where it is no model at all."""
     try:
         return isinstance(AutoConfig.from_pretrained(str(model)), LiraConfig)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"model: {str(model)!r} is neither a model folder nor a Hub id that can be loaded ({reason})") from error
+        raise ValueError(f"model: {str(model)!r} is neither a model folder nor a Hub id that can be loaded ({reason(error)})") from error
 
 
 def open_lira(model: str | Path) -> tuple[LiraForRetrieval, LiraProcessor]:
-    """Model and processor of a folder or Hub id. Raises ValueError where it is no LiRA model."""
+    """Model and processor of a folder or Hub id. Raises ValueError where it is no LiRA model, or the Hub does not give it."""
     try:
-        kind = LiraConfig.get_config_dict(model)[0].get("model_type")
-    except OSError:
-        kind = None
+        kind = LiraConfig.get_config_dict(located(str(model), ("config.json",))[0])[0].get("model_type")
+    except OSError as error:
+        status = getattr(getattr(error.__cause__, "response", None), "status_code", None)
+        hint = "; where it is private, run `hf auth login` or set HF_TOKEN" if status in (401, 403, 404) else ""
+        raise ValueError(f"model: {str(model)!r} is no LiRA model that can be opened ({reason(error)}{hint})") from error
     if kind != "lira":
         raise ValueError(f"model: {str(model)!r} is no LiRA model (it has no config.json with model_type lira)")
     return LiraForRetrieval.from_pretrained(model), LiraProcessor.from_pretrained(model)

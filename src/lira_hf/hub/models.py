@@ -15,6 +15,7 @@ from lira_hf.hub.vectors import vectors
 from lira_hf.modeling import AUTO_MAP, hub_lira
 from lira_hf.modeling.configuration_lira import CHOICES
 from lira_hf.modeling.hub_lira import CHECKSUMS, digest, state_of
+from lira_hf.reporting.results import weights_of
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".msgpack", ".h5", ".npz", ".npy")  # what runs code, or may
 # What a Trainer leaves beside a model for itself; Trainer.push_to_hub leaves out the same folders.
@@ -22,6 +23,8 @@ TRAINERS = re.compile(r"(training_args\.bin|trainer_state\.json|(optimizer|sched
 CODE = sorted(path for path in Path(hub_lira.__file__).parent.glob("*_lira.py"))
 SENTENCE_TRANSFORMERS = ("modules.json", "config_sentence_transformers.json")
 TOKENIZERS = {"multilingual": "", "english": "english_tokenizer/", "llm": "llm_tokenizer/"}
+RESULTS = re.compile(r"results/[^/]+\.json")
+GRAPHS = "onnx/export.json"  # of which weights the graphs beside it are
 # Not among the checksums: people correct a card on the Hub's own pages, and a repository is not damaged by that.
 UNCHECKED = ("README.md", CHECKSUMS)
 
@@ -56,8 +59,12 @@ def publish_model(
         raise ValueError(f"backbones: {backbones!r} is not allowed; choose one of {', '.join(CHOICES['backbones'])}")
     folder = Path(folder)
     check_model_folder(folder)
+    check_measured(folder)
     with tempfile.TemporaryDirectory(prefix="lira-push-") as workplace:
-        staged = stage(folder, Path(workplace) / folder.resolve().name, repo_id, backbones)
+        try:
+            staged = stage(folder, Path(workplace) / folder.resolve().name, repo_id, backbones)
+        except OSError as error:  # such as of a backbone that is referred to
+            raise ValueError(f"folder: {str(folder)!r} cannot be made ready to publish ({' '.join(str(error).split())})") from error
         with refusals_as_value_errors(repo_id, token), hub_progress_bars(progress):
             return send(staged, repo_id, private=private, token=token)
 
@@ -93,6 +100,23 @@ def check_model_folder(folder: Path) -> None:
     for name, entry in AUTO_MAP.items():
         if found.get(name) != entry:
             raise ValueError(f"folder: the auto_map in {str(folder)!r} names {found.get(name)!r} for {name}, not {entry!r}; save the model again")
+
+
+def measured(folder: Path) -> dict[str, str]:
+    """The files that say of which weights they, or the graphs beside them, are, with what they say; older ones do not."""
+    there = [path for path in paths(folder) if path == GRAPHS or RESULTS.fullmatch(path)]
+    said = {path: read_json(folder, path).get("weights") for path in there}
+    return {path: weights for path, weights in said.items() if weights is not None}
+
+
+def check_measured(folder: Path) -> None:
+    """Raises ValueError, which names the file, where a folder holds results or graphs of other weights than its own."""
+    for path, weights in measured(folder).items():
+        if weights == weights_of(folder):
+            continue
+        if path == GRAPHS:
+            raise ValueError(f"folder: onnx/model.onnx in {str(folder)!r} is of other weights; `lira-hf export` again, or remove onnx")
+        raise ValueError(f"folder: {path} in {str(folder)!r} was measured with other weights; measure again, or remove it")
 
 
 def paths(folder: Path) -> list[str]:
@@ -131,14 +155,34 @@ def stage(folder: Path, staged: Path, repo_id: str, backbones: str | None = None
     made = paths(staged)
     for path in paths(folder):
         replaced = bool(made) and path.startswith("model") and path.endswith((".safetensors", ".safetensors.index.json"))
-        if path not in made and not replaced and path not in UNCHECKED:
+        own = path not in made or path == SENTENCE_TRANSFORMERS[1]  # whose settings may have been changed
+        if own and not replaced and path not in UNCHECKED:
             (staged / path).parent.mkdir(parents=True, exist_ok=True)
+            (staged / path).unlink(missing_ok=True)
             os.symlink((folder / path).resolve(), staged / path)
+    if made:  # the same weights in another file
+        for path in measured(staged):
+            write_json(staged, path, read_json(staged, path) | {"weights": weights_of(staged)})
+    card = model_card(staged, repo_id)
+    conceal_places(staged)
     write_json(staged, "vectors.json", vectors(staged))
-    (staged / "README.md").write_text(model_card(staged, repo_id), encoding="utf-8")
+    (staged / "README.md").write_text(card, encoding="utf-8")
     hashes = {path: digest(str(staged / path), *state_of(staged / path)) for path in paths(staged) if path not in UNCHECKED}
     write_json(staged, CHECKSUMS, {"sha256": hashes})
     return staged
+
+
+def conceal_places(staged: Path) -> None:
+    """Writes the files again that say where on somebody's disk a folder lay, with its last name alone."""
+    from lira_hf.reporting.card import public_config, public_recipe, without_places
+
+    for path in ["config.json", *(path for path in paths(staged) if RESULTS.fullmatch(path))]:
+        content = read_json(staged, path)
+        public = public_config(staged / path) if path == "config.json" else without_places(content)
+        if public != content:
+            write_json(staged, path, public)
+    if (staged / "recipe.yaml").is_file():
+        write_text(staged, "recipe.yaml", public_recipe(staged / "recipe.yaml"))
 
 
 def save_with(folder: Path, staged: Path, backbones: str) -> None:
@@ -151,8 +195,12 @@ def save_with(folder: Path, staged: Path, backbones: str) -> None:
 
 
 def write_json(folder: Path, path: str, content: dict) -> None:
+    write_text(folder, path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def write_text(folder: Path, path: str, text: str) -> None:
     (folder / path).unlink(missing_ok=True)  # a link would lead to the original
-    (folder / path).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    (folder / path).write_text(text, encoding="utf-8")
 
 
 # ---- sending ------------------------------------------------------------------------------------------------------------------
@@ -202,12 +250,15 @@ def send(staged: Path, repo_id: str, *, private: bool = False, token: str | None
 
 
 def earlier(info, repo_id: str, token: str | None) -> set[str]:
-    """The files that the checksums of an earlier push list."""
+    """The files that the checksums of an earlier push list; none where they cannot be read."""
     if CHECKSUMS not in hub_lira.hashes(info):
         return set()
     with tempfile.TemporaryDirectory(prefix="lira-push-") as cache:
         snapshot = hub_lira.fetch(repo_id, revision=info.sha, token=token, cache_dir=cache, patterns=[CHECKSUMS])
-        return set(read_json(snapshot, CHECKSUMS)["sha256"])
+        try:
+            return set(read_json(snapshot, CHECKSUMS)["sha256"])
+        except (ValueError, KeyError, TypeError):  # spoilt by hand
+            return set()
 
 
 def is_weights(path: str) -> bool:

@@ -96,7 +96,7 @@ def environment_of_two(folder: Path) -> Path:
     from importlib.metadata import version
 
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    wanted = [f"{name}=={version(name)}" for name in ("torch", "transformers")]
+    wanted = [f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "transformers")]  # without +cpu: pip's index has no such file
     for command in ([sys.executable, "-m", "venv", folder], [python, "-m", "pip", "install", "--quiet", *wanted]):
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         if done.returncode:

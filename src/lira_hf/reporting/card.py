@@ -149,6 +149,34 @@ def place(name: str) -> str:
     return name if on_the_hub(name) else Path(name).name
 
 
+def without_places(value):
+    """JSON or YAML content with the last names alone of what is an absolute path in it; prompts stay as they are."""
+    if isinstance(value, dict):
+        return {name: part if name in ("prompts", "llm_prompt") else without_places(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [without_places(part) for part in value]
+    return place(value) if isinstance(value, str) and (Path(value).is_absolute() or value.startswith("~/")) else value
+
+
+def public_recipe(file: Path) -> str:
+    """A recipe.yaml for everybody: of folders their last names alone, the comment above it as it is."""
+    text = file.read_text(encoding="utf-8")
+    recipe, made = without_places(yaml.safe_load(text)), text.partition("\n")[0]
+    names = {name: place(value) for name, value in recipe.items() if name in ("data", "output", "features")}
+    names["backbones"] = {path: place(name) for path, name in recipe["backbones"].items()}
+    comment = f"{made}\n" if made.startswith("#") else ""
+    return comment + yaml.safe_dump(recipe | names, sort_keys=False, allow_unicode=True)
+
+
+def public_config(file: Path) -> dict:
+    """A config.json for everybody: of folders that backbones came from their last names alone."""
+
+    def named(part: dict) -> dict:
+        return part | {name: place(part[name]) for name in ("_name_or_path",) if part.get(name)}
+
+    return json.loads(file.read_text(encoding="utf-8"), object_hook=named)
+
+
 def shown(name: str, kind: str = "") -> str:
     """A backbone, or with kind "datasets/" a data set, for a reader."""
     return f"[{name}](https://huggingface.co/{kind}{name})" if on_the_hub(name) else f"`{place(name)}` (a folder, not on the Hub)"
@@ -294,11 +322,7 @@ def training(model: Published) -> str:
     if model.recipe is None:
         return "\n\n".join([*lines, "No recipe was recorded with this model."])
     lines.append(f"Data: {shown(model.recipe['data'], 'datasets/')}. The recipe as it was trained (`lira-hf train recipe.yaml`):")
-    names = {name: place(value) for name, value in model.recipe.items() if name in ("data", "output", "features")}
-    names["backbones"] = {path: place(name) for path, name in model.recipe["backbones"].items()}
-    made = (model.folder / "recipe.yaml").read_text(encoding="utf-8").partition("\n")[0]
-    comment = f"{made}\n" if made.startswith("#") else ""
-    return "\n\n".join([*lines, f"```yaml\n{comment}{yaml.safe_dump(model.recipe | names, sort_keys=False, allow_unicode=True).strip()}\n```"])
+    return "\n\n".join([*lines, f"```yaml\n{public_recipe(model.folder / 'recipe.yaml').strip()}\n```"])
 
 
 def limits(model: Published) -> list[str]:
