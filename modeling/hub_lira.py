@@ -84,12 +84,14 @@ def fetch(
             for job in jobs:
                 job.cancel()  # after the first error; those that run come to their end
     # The branch's name last: without a network it leads to a commit that was whole.
-    if commit != revision and not offline:
-        write(home / "refs" / (revision or "main"), commit)
+    ref = home / "refs" / (revision or "main")
     record["listings"][commit] = listing
     record["right"] |= right
-    if record != read_record(home):
-        write(home / RECORD, json.dumps(record))
+    with suppress(OSError):  # notes for the next call, which a cache that cannot be written does without
+        if commit != revision and not offline and not (ref.is_file() and ref.read_text(encoding="utf-8").strip() == commit):
+            write(ref, commit)
+        if record != read_record(home):
+            write(home / RECORD, json.dumps(record))
     return snapshot
 
 
@@ -114,7 +116,8 @@ def whole(repo_id: str, path: str, expected: str, file: Path, right: dict, force
             return expected, state
         found = digest(str(file), *state, len(expected))
         if found != expected:
-            discard(file)
+            if not where["local_files_only"]:  # else what is left of it cannot be had again
+                discard(file)
             raise OSError(f"its content has the hash {found}, and the Hub lists {expected}")
         return expected, state
 
@@ -206,11 +209,11 @@ def discard(file: Path) -> None:
 
 
 def write(file: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
+    """Writes a text file whole or not at all, as it is given."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
-        with open(handle, "w", encoding="utf-8") as stream:
+        with open(handle, "w", encoding="utf-8", newline="") as stream:
             stream.write(text)
         os.replace(part, file)
     finally:
@@ -225,8 +228,9 @@ def below(subfolder: str, patterns: list[str] | None) -> list[str] | None:
 # ---- a folder's own checksums -----------------------------------------------------------------------------------------------
 
 
-def check_files(folder: str | os.PathLike) -> None:
-    """Compares a model folder with its checksums.json ({"sha256": {path: 64 digits}}), where it has one.
+def check_files(folder: str | os.PathLike, patterns: list[str] | None = None) -> None:
+    """Compares a model folder with its checksums.json ({"sha256": {path: 64 digits}}), where it has one: the files that match one of the patterns,
+    or all of them.
 
     A file is read once in a process, about a second per GB, and again when it was written since. Raises ValueError that names the first
     file that is missing or differs."""
@@ -237,9 +241,9 @@ def check_files(folder: str | os.PathLike) -> None:
         checksums = dict(json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))["sha256"])
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{folder / CHECKSUMS}: no checksums can be read; download or save the folder again") from None
-    for path, expected in checksums.items():
+    for path in filter_repo_objects(checksums, allow_patterns=patterns):
         if not (folder / path).is_file():
             raise ValueError(f"{folder / path}: missing, though {CHECKSUMS} lists it; download or save the folder again")
         found = digest(str(folder / path), *state_of(folder / path))
-        if found != expected:
-            raise ValueError(f"{folder / path}: its sha256 is {found}, and {CHECKSUMS} lists {expected}; download or save the folder again")
+        if found != checksums[path]:
+            raise ValueError(f"{folder / path}: its sha256 is {found}, and {CHECKSUMS} lists {checksums[path]}; download or save the folder again")
