@@ -12,6 +12,8 @@ from .hub_lira import below, check_files, fetch, write
 LOCATION = ("cache_dir", "token", "local_files_only", "force_download")  # how the Hub is reached
 WEIGHTS = "model.safetensors"
 WEIGHT_FILES = ("config.json", "generation_config.json", "model*.safetensors", "model*.safetensors.index.json")
+ADAPTER = "adapter_model.safetensors"
+ADAPTER_FILES = ("adapter_config.json", ADAPTER)
 REMOTE = __name__.partition(".")[0] == TRANSFORMERS_DYNAMIC_MODULE_NAME  # whether this is the code beside the weights, not the installed package
 CODE = ("*_lira.py",) if REMOTE else ()
 
