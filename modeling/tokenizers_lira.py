@@ -14,8 +14,8 @@ FOLDERS = {"multilingual": "", "english": "english_tokenizer", "llm": "llm_token
 FILES = (
     "config.json", "processor_config.json", "config_sentence_transformers.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "bpe.codes", "tokenizer.model", "spiece.model", "spm.model",
-    "sentencepiece.bpe.model", "sentencepiece.model", "source.spm", "target.spm", "dict.txt", "entity_vocab.json", "chat_template.jinja",
-    "chat_template.json", *(f"{folder}/*" for folder in FOLDERS.values() if folder),
+    "sentencepiece.bpe.model", "sentencepiece.model", "source.spm", "target.spm", "target_vocab.json", "dict.txt", "entity_vocab.json",
+    "byte_maps.json", "chat_template.jinja", "chat_template.json", *(f"{folder}/*" for folder in FOLDERS.values() if folder),
 )  # fmt: skip
 PROBES = (
     "TV 55 inch, 4K!", "Áo thun nữ màu đen cỡ 42", "ทีวี ๕๕ นิ้ว สีดำ", "sepatu biru Rp1.250.000", "لال سوتی لباس ۴۲", "লাল সুতির জামা ৪২", "pulang damit",
