@@ -11,7 +11,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, PreTrainedConfig
 
-from .folders_lira import LOCATION, located
+from .hub_lira import CODE, LOCATION, below, check_code, fetch
 
 AUTO_MAP = {
     "AutoConfig": "configuration_lira.LiraConfig",
@@ -242,10 +242,10 @@ class LiraConfig(PreTrainedConfig):
         By an Auto class this is the first of LiRA's code that runs. Raises OSError for a file that cannot be had, or was not whole."""
         if not Path(pretrained_model_name_or_path).exists():
             where = {name: kwargs.pop(name) for name in LOCATION if name in kwargs}
-            revision, subfolder = kwargs.pop("revision", None), kwargs.get("subfolder") or ""
-            pretrained_model_name_or_path, _ = located(
-                pretrained_model_name_or_path, ("config.json",), revision=revision, subfolder=subfolder, **where
-            )
+            revision, patterns = kwargs.pop("revision", None), below(kwargs.get("subfolder") or "", ["config.json"])
+            revision = getattr(revision, "resolved", revision)  # the commit, which transformers may have looked up
+            pretrained_model_name_or_path = fetch(str(pretrained_model_name_or_path), revision=revision, patterns=[*patterns, *CODE], **where)
+            check_code(pretrained_model_name_or_path)
         return super().get_config_dict(pretrained_model_name_or_path, **kwargs)
 
     def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:

@@ -1,21 +1,14 @@
 """Folders of weights, on disk or of the Hub: where they are, and whether their files are whole. Only safetensors is ever read."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
-from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
+from .hub_lira import CODE, below, check_code, check_files, fetch
 
-from .hub_lira import below, check_files, fetch, write
-
-LOCATION = ("cache_dir", "token", "local_files_only", "force_download")  # how the Hub is reached
 WEIGHTS = "model.safetensors"
 WEIGHT_FILES = ("config.json", "generation_config.json", "model*.safetensors", "model*.safetensors.index.json")
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_FILES = ("adapter_config.json", ADAPTER)
-REMOTE = __name__.partition(".")[0] == TRANSFORMERS_DYNAMIC_MODULE_NAME  # whether this is the code beside the weights, not the installed package
-CODE = ("*_lira.py",) if REMOTE else ()
 
 
 def located(name: str, patterns: tuple[str, ...], revision: str | None = None, subfolder: str = "", **where) -> tuple[Path, str | None]:
@@ -31,28 +24,6 @@ def located(name: str, patterns: tuple[str, ...], revision: str | None = None, s
     folder = fetch(str(name), revision=getattr(revision, "resolved", revision), patterns=opened, **where)  # transformers has resolved some
     check_code(folder)
     return folder, folder.name
-
-
-def check_code(snapshot: Path) -> None:
-    """Compares the code that runs, transformers' copy of a commit's, with the checked files of that commit.
-
-    transformers has downloaded it unchecked, and never again looks at a copy. Each copy that differs is made right; where it was imported
-    before, all modules beside it are forgotten, so that the next call reads them anew, and an OSError names it."""
-    folder, package, spoiled = Path(__file__).parent, __name__.rpartition(".")[0], []
-    if not REMOTE or folder.name != snapshot.name:  # transformers names the folder by the commit
-        return
-    for right in sorted(snapshot.glob(CODE[0])):
-        copy = folder / right.name
-        if not copy.is_file() or copy.read_bytes() == right.read_bytes():
-            continue
-        write(copy, right.read_bytes().decode("utf-8"))
-        Path(importlib.util.cache_from_source(copy)).unlink(missing_ok=True)  # of the same length and second, it would pass for the right one's
-        if f"{package}.{copy.stem}" in sys.modules:
-            spoiled.append(copy)
-    if spoiled:
-        for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
-            del sys.modules[name]
-        raise OSError(f"{spoiled[0]}: not whole when it was imported; it is now, so open the model again")
 
 
 def tensor_files(folder: Path, variant: str | None = None) -> dict[str, Path]:

@@ -8,8 +8,10 @@ was written since is read again; small files, which configurations and code are,
 
 import functools
 import hashlib
+import importlib.util
 import json
 import os
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +21,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import filter_repo_objects
-from transformers.utils import logging
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, logging
 
 logger = logging.get_logger(__name__)
 
@@ -29,6 +31,9 @@ WORKERS = 8  # files at a time
 SMALL = 2**23  # bytes; 8 MB are read in milliseconds
 RECORD = "lira.json"  # in a repository's folder of the cache: its listings, and which files were found right
 CHECKSUMS = "checksums.json"
+LOCATION = ("cache_dir", "token", "local_files_only", "force_download")  # how the Hub is reached
+REMOTE = __name__.partition(".")[0] == TRANSFORMERS_DYNAMIC_MODULE_NAME  # whether this is the code beside the weights, not the installed package
+CODE = ("*_lira.py",) if REMOTE else ()
 BUSY = (408, 425, 429)  # answers that ask to come again, as 5xx do
 ERRORS = (
     *HfHubHTTPError.__bases__,
@@ -223,6 +228,31 @@ def write(file: Path, text: str) -> None:
 
 def below(subfolder: str, patterns: list[str] | None) -> list[str] | None:
     return patterns and [f"{subfolder}/{pattern}" if subfolder else pattern for pattern in patterns]
+
+
+# ---- the code that runs -----------------------------------------------------------------------------------------------
+
+
+def check_code(snapshot: Path) -> None:
+    """Compares the code that runs, transformers' copy of a commit's, with the checked files of that commit.
+
+    transformers has downloaded it unchecked, and never again looks at a copy. Each copy that differs is made right; where it was imported
+    before, all modules beside it are forgotten, so that the next call reads them anew, and an OSError names it."""
+    folder, package, spoiled = Path(__file__).parent, __name__.rpartition(".")[0], []
+    if not REMOTE or folder.name != snapshot.name:  # transformers names the folder by the commit
+        return
+    for right in sorted(snapshot.glob(CODE[0])):
+        copy = folder / right.name
+        if not copy.is_file() or copy.read_bytes() == right.read_bytes():
+            continue
+        write(copy, right.read_bytes().decode("utf-8"))
+        Path(importlib.util.cache_from_source(copy)).unlink(missing_ok=True)  # of the same length and second, it would pass for the right one's
+        if f"{package}.{copy.stem}" in sys.modules:
+            spoiled.append(copy)
+    if spoiled:
+        for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
+            del sys.modules[name]
+        raise OSError(f"{spoiled[0]}: not whole when it was imported; it is now, so open the model again")
 
 
 # ---- a folder's own checksums -----------------------------------------------------------------------------------------------

@@ -29,8 +29,8 @@ from transformers.utils import ModelOutput, logging
 from .arca_lira import Actor, Adaptor, Arca, sentence_pooling, temporal_pooling
 from .backbones_lira import auto_class, digests, encoder_of, freeze, learns, loaded_by_reference, loaded_from, pooling_of
 from .configuration_lira import CHOICES, LiraConfig
-from .folders_lira import ADAPTER, ADAPTER_FILES, LOCATION, WEIGHT_FILES, located, tensor_files, tensors
-from .hub_lira import CHECKSUMS
+from .folders_lira import ADAPTER, ADAPTER_FILES, WEIGHT_FILES, located, tensor_files, tensors
+from .hub_lira import CHECKSUMS, LOCATION
 from .lasr_lira import Lasr
 from .objectives_lira import (
     anchor_loss,

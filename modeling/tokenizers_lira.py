@@ -42,7 +42,7 @@ def check_same(folder: Path, tokenizers: dict, saved: dict[str, str]) -> None:
     for name, tokenizer in tokenizers.items():
         found = fingerprint(tokenizer)
         if found != saved.get(name):
-            check_readable(folder / FOLDERS[name] / "tokenizer.json")
+            check_readable(folder)
             known = next((f"; it is the {other} one" for other, each in saved.items() if each == found), "")
             raise ValueError(
                 f"{name} tokenizer: the one in {folder / FOLDERS[name]} is not the one that was saved with this processor (another "
@@ -50,13 +50,14 @@ def check_same(folder: Path, tokenizers: dict, saved: dict[str, str]) -> None:
             )
 
 
-def check_readable(file: Path) -> None:
-    """Raises ValueError for a tokenizer.json, where there is one, that is not whole; transformers takes the root's in its place."""
-    try:
-        if file.exists():
-            json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:  # no JSON, or no text
-        raise ValueError(f"{file}: not whole; it is no JSON file; restore it, or save the processor again") from None
+def check_readable(folder: Path) -> None:
+    """Raises ValueError for a tokenizer.json that is not whole; transformers may take the root's in its place."""
+    for file in (folder / each / "tokenizer.json" for each in FOLDERS.values()):
+        try:
+            if file.exists():
+                json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:  # no JSON, or no text
+            raise ValueError(f"{file}: not whole; it is no JSON file; restore it, or save the processor again") from None
 
 
 def check_vocabularies(folder: Path, tokenizers: dict) -> None:
