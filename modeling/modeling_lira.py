@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
+from transformers.utils.loading_report import LoadStateDictInfo
 
 from .arca_lira import Actor, Adaptor, Arca, sentence_pooling, temporal_pooling
 from .backbones_lira import auto_class, digests, encoder_of, freeze, learns, loaded_by_reference, loaded_from, pooling_of
@@ -279,7 +280,8 @@ class LiraPreTrainedModel(PreTrainedModel):
                 raise OSError(f"{folder / subfolder / ADAPTER}: missing; adapters are read from safetensors only, never from a pickle such as a .bin")
             tensors(folder / subfolder / ADAPTER)
             peft_model_id = str(folder)
-        return super().load_adapter(peft_model_id, adapter_name, peft_config, adapter_state_dict, *args, **kwargs)
+        report = super().load_adapter(peft_model_id, adapter_name, peft_config, adapter_state_dict, *args, **kwargs)
+        return report or LoadStateDictInfo(set(), set(), set(), [], {})  # older transformers give none, though their from_pretrained reads one
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, state_dict: dict[str, Tensor] | None = None, **kwargs):
         """transformers' save_pretrained. Raises ValueError where backbones are saved by reference, but are no longer what is referred to."""
