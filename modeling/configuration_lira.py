@@ -5,10 +5,13 @@ Fields marked *ours* have no value in the paper's public record; their defaults 
 
 import re
 from dataclasses import field
+from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, PreTrainedConfig
+
+from .hub_lira import CODE, LOCATION, below, check_code, fetch
 
 AUTO_MAP = {
     "AutoConfig": "configuration_lira.LiraConfig",
@@ -231,6 +234,19 @@ class LiraConfig(PreTrainedConfig):
                         f"backbones: 'reference' is not allowed, because nothing says where the Hub has the {path} backbone; open it by its "
                         "Hub id instead of a folder, or keep backbones 'embedded'"
                     )
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """transformers', of a repository of the Hub with config.json fetched first and checked, and the code beside it where that runs.
+
+        By an Auto class this is the first of LiRA's code that runs. Raises OSError for a file that cannot be had, or was not whole."""
+        if not Path(pretrained_model_name_or_path).exists():
+            where = {name: kwargs.pop(name) for name in LOCATION if name in kwargs}
+            revision, patterns = kwargs.pop("revision", None), below(kwargs.get("subfolder") or "", ["config.json"])
+            revision = getattr(revision, "resolved", revision)  # the commit, which transformers may have looked up
+            pretrained_model_name_or_path = fetch(str(pretrained_model_name_or_path), revision=revision, patterns=[*patterns, *CODE], **where)
+            check_code(pretrained_model_name_or_path)
+        return super().get_config_dict(pretrained_model_name_or_path, **kwargs)
 
     def get_text_config(self, decoder=None, encoder=None) -> PreTrainedConfig:
         """The language model's configuration, where generation asks for the decoder's and there is one."""

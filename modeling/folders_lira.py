@@ -3,23 +3,26 @@
 import json
 from pathlib import Path
 
-from .hub_lira import check_files, fetch
+from .hub_lira import CODE, below, check_code, check_files, fetch
 
-LOCATION = ("cache_dir", "token", "local_files_only", "force_download")  # how the Hub is reached
 WEIGHTS = "model.safetensors"
 WEIGHT_FILES = ("config.json", "generation_config.json", "model*.safetensors", "model*.safetensors.index.json")
+ADAPTER = "adapter_model.safetensors"
+ADAPTER_FILES = ("adapter_config.json", ADAPTER)
 
 
 def located(name: str, patterns: tuple[str, ...], revision: str | None = None, subfolder: str = "", **where) -> tuple[Path, str | None]:
     """The folder of a model and, if it is one of the Hub, its commit. `where`: some of LOCATION.
 
-    A repository of the Hub is fetched first, the files that match patterns; a folder's checksums are checked, where it has some.
-    Raises OSError for a repository that cannot be had, ValueError for a file with a wrong checksum."""
-    folder = Path(name)
+    A repository of the Hub is fetched first, the files that match patterns; a folder's checksums are checked, where it has some. Code that
+    runs from there is opened, and checked, like them.
+    Raises OSError for a repository that cannot be had and for code that was not whole, ValueError for a file with a wrong checksum."""
+    folder, opened = Path(name), [*below(subfolder, list(patterns)), *CODE]
     if folder.is_dir():
-        check_files(folder)
+        check_files(folder, opened)
         return folder, None
-    folder = fetch(str(name), revision=revision, subfolder=subfolder, patterns=list(patterns), **where)
+    folder = fetch(str(name), revision=getattr(revision, "resolved", revision), patterns=opened, **where)  # transformers has resolved some
+    check_code(folder)
     return folder, folder.name
 
 

@@ -8,8 +8,10 @@ was written since is read again; small files, which configurations and code are,
 
 import functools
 import hashlib
+import importlib.util
 import json
 import os
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +21,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import filter_repo_objects
-from transformers.utils import logging
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, logging
 
 logger = logging.get_logger(__name__)
 
@@ -30,6 +32,9 @@ SMALL = 2**23  # bytes; 8 MB are read in milliseconds
 RECORD = "lira.json"  # in a repository's folder of the cache: its listings, and which files were found right
 CHECKSUMS = "checksums.json"
 STATEMENTS = (CHECKSUMS, "vectors.json")  # what `lira-hf push` says of all files of a repository
+LOCATION = ("cache_dir", "token", "local_files_only", "force_download")  # how the Hub is reached
+REMOTE = __name__.partition(".")[0] == TRANSFORMERS_DYNAMIC_MODULE_NAME  # whether this is the code beside the weights, not the installed package
+CODE = ("*_lira.py",) if REMOTE else ()
 BUSY = (408, 425, 429)  # answers that ask to come again, as 5xx do
 ERRORS = (
     *HfHubHTTPError.__bases__,
@@ -85,12 +90,14 @@ def fetch(
             for job in jobs:
                 job.cancel()  # after the first error; those that run come to their end
     # The branch's name last: without a network it leads to a commit that was whole.
-    if commit != revision and not offline:
-        write(home / "refs" / (revision or "main"), commit)
+    ref = home / "refs" / (revision or "main")
     record["listings"][commit] = listing
     record["right"] |= right
-    if record != read_record(home):
-        write(home / RECORD, json.dumps(record))
+    with suppress(OSError):  # notes for the next call, which a cache that cannot be written does without
+        if commit != revision and not offline and not (ref.is_file() and ref.read_text(encoding="utf-8").strip() == commit):
+            write(ref, commit)
+        if record != read_record(home):
+            write(home / RECORD, json.dumps(record))
     return snapshot
 
 
@@ -115,7 +122,8 @@ def whole(repo_id: str, path: str, expected: str, file: Path, right: dict, force
             return expected, state
         found = digest(str(file), *state, len(expected))
         if found != expected:
-            discard(file)
+            if not where["local_files_only"]:  # else what is left of it cannot be had again
+                discard(file)
             raise OSError(f"its content has the hash {found}, and the Hub lists {expected}")
         return expected, state
 
@@ -207,11 +215,11 @@ def discard(file: Path) -> None:
 
 
 def write(file: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
+    """Writes a text file whole or not at all, as it is given."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
-        with open(handle, "w", encoding="utf-8") as stream:
+        with open(handle, "w", encoding="utf-8", newline="") as stream:
             stream.write(text)
         os.replace(part, file)
     finally:
@@ -249,11 +257,37 @@ def upload_modified_files(
     )
 
 
+# ---- the code that runs -----------------------------------------------------------------------------------------------
+
+
+def check_code(snapshot: Path) -> None:
+    """Compares the code that runs, transformers' copy of a commit's, with the checked files of that commit.
+
+    transformers has downloaded it unchecked, and never again looks at a copy. Each copy that differs is made right; where it was imported
+    before, all modules beside it are forgotten, so that the next call reads them anew, and an OSError names it."""
+    folder, package, spoiled = Path(__file__).parent, __name__.rpartition(".")[0], []
+    if not REMOTE or folder.name != snapshot.name:  # transformers names the folder by the commit
+        return
+    for right in sorted(snapshot.glob(CODE[0])):
+        copy = folder / right.name
+        if not copy.is_file() or copy.read_bytes() == right.read_bytes():
+            continue
+        write(copy, right.read_bytes().decode("utf-8"))
+        Path(importlib.util.cache_from_source(copy)).unlink(missing_ok=True)  # of the same length and second, it would pass for the right one's
+        if f"{package}.{copy.stem}" in sys.modules:
+            spoiled.append(copy)
+    if spoiled:
+        for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
+            del sys.modules[name]
+        raise OSError(f"{spoiled[0]}: not whole when it was imported; it is now, so open the model again")
+
+
 # ---- a folder's own checksums -----------------------------------------------------------------------------------------------
 
 
-def check_files(folder: str | os.PathLike) -> None:
-    """Compares a model folder with its checksums.json ({"sha256": {path: 64 digits}}), where it has one.
+def check_files(folder: str | os.PathLike, patterns: list[str] | None = None) -> None:
+    """Compares a model folder with its checksums.json ({"sha256": {path: 64 digits}}), where it has one: the files that match one of the patterns,
+    or all of them.
 
     A file is read once in a process, about a second per GB, and again when it was written since. Raises ValueError that names the first
     file that is missing or differs."""
@@ -264,9 +298,9 @@ def check_files(folder: str | os.PathLike) -> None:
         checksums = dict(json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))["sha256"])
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{folder / CHECKSUMS}: no checksums can be read; download or save the folder again") from None
-    for path, expected in checksums.items():
+    for path in filter_repo_objects(checksums, allow_patterns=patterns):
         if not (folder / path).is_file():
             raise ValueError(f"{folder / path}: missing, though {CHECKSUMS} lists it; download or save the folder again")
         found = digest(str(folder / path), *state_of(folder / path))
-        if found != expected:
-            raise ValueError(f"{folder / path}: its sha256 is {found}, and {CHECKSUMS} lists {expected}; download or save the folder again")
+        if found != checksums[path]:
+            raise ValueError(f"{folder / path}: its sha256 is {found}, and {CHECKSUMS} lists {checksums[path]}; download or save the folder again")

@@ -25,12 +25,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
+from transformers.utils.loading_report import LoadStateDictInfo
 
 from .arca_lira import Actor, Adaptor, Arca, sentence_pooling, temporal_pooling
 from .backbones_lira import auto_class, digests, encoder_of, freeze, learns, loaded_by_reference, loaded_from, pooling_of
 from .configuration_lira import CHOICES, LiraConfig
-from .folders_lira import LOCATION, WEIGHT_FILES, located, tensor_files
-from .hub_lira import CHECKSUMS, upload_modified_files
+from .folders_lira import ADAPTER, ADAPTER_FILES, WEIGHT_FILES, located, tensor_files, tensors
+from .hub_lira import CHECKSUMS, LOCATION, upload_modified_files
 from .lasr_lira import Lasr
 from .objectives_lira import (
     anchor_loss,
@@ -233,8 +234,10 @@ class LiraPreTrainedModel(PreTrainedModel):
         where = {name: kwargs.pop(name) for name in LOCATION if name in kwargs}
         revision, subfolder = kwargs.pop("revision", None), kwargs.get("subfolder") or ""
         folder, _ = located(pretrained_model_name_or_path, WEIGHT_FILES, revision=revision, subfolder=subfolder, **where)
-        stored, _ = cls.config_class.get_config_dict(folder, subfolder=subfolder)
+        stored = cls._stored(pretrained_model_name_or_path, folder / subfolder)
         tensor_files(folder / subfolder, kwargs.get("variant"))
+        if kwargs.get("adapter_kwargs"):  # an adapter's, where an Auto class was asked for one, and has found its base
+            kwargs["adapter_kwargs"] = where | kwargs["adapter_kwargs"]
         if isinstance(config, LiraConfig):  # such as an Auto class gives
             backbones, config = backbones or config.backbones, copy.deepcopy(config)
             config.backbones = stored.get("backbones", "embedded")
@@ -248,6 +251,37 @@ class LiraPreTrainedModel(PreTrainedModel):
         elif backbones == "reference" != model.config.backbones:
             model.refer_backbones(**where)
         return (model, report) if output_loading_info else model
+
+    @classmethod
+    def _stored(cls, name, folder: Path) -> dict:
+        """What a folder's config.json says. Raises ValueError if that is no LiRA model's."""
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{name}: no LiRA model; there is no config.json in {folder}")
+        stored, _ = cls.config_class.get_config_dict(folder)
+        if stored.get("model_type") != cls.config_class.model_type:
+            raise ValueError(
+                f"{name}: no LiRA model; the model_type in its config.json is {stored.get('model_type')!r}, not {cls.config_class.model_type!r}; "
+                f"{cls.__name__}.from_backbones makes one around encoders"
+            )
+        return stored
+
+    def load_adapter(self, peft_model_id=None, adapter_name=None, peft_config=None, adapter_state_dict=None, *args, **kwargs):
+        """transformers' load_adapter, which would also read a pickle: an adapter is read from safetensors only. One of the Hub is fetched
+        first and checked. Raises OSError that names a file that is missing or not whole."""
+        load_config = kwargs.get("load_config")
+        name = peft_model_id or getattr(load_config, "pretrained_model_name_or_path", None)
+        if name is not None and adapter_state_dict is None:
+            options = {**(getattr(load_config, "download_kwargs", None) or {}), **(kwargs.get("adapter_kwargs") or {})}
+            options["local_files_only"] = bool(options.get("local_files_only") or kwargs.get("local_files_only"))
+            revision, subfolder = options.get("revision"), options.get("subfolder") or ""
+            where = {option: options[option] for option in LOCATION if option in options}
+            folder, _ = located(name, ADAPTER_FILES, revision=revision, subfolder=subfolder, **where)
+            if not (folder / subfolder / ADAPTER).is_file():
+                raise OSError(f"{folder / subfolder / ADAPTER}: missing; adapters are read from safetensors only, never from a pickle such as a .bin")
+            tensors(folder / subfolder / ADAPTER)
+            peft_model_id = str(folder)
+        report = super().load_adapter(peft_model_id, adapter_name, peft_config, adapter_state_dict, *args, **kwargs)
+        return report or LoadStateDictInfo(set(), set(), set(), [], {})  # older transformers give none, though their from_pretrained reads one
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, state_dict: dict[str, Tensor] | None = None, **kwargs):
         """transformers' save_pretrained. Raises ValueError where backbones are saved by reference, but are no longer what is referred to."""

@@ -12,9 +12,9 @@ from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, Process
 from transformers.utils import logging
 
 from .arca_lira import MIDDLE_SCORE
-from .folders_lira import LOCATION, located
-from .hub_lira import CHECKSUMS, upload_modified_files
-from .tokenizers_lira import FILES, FOLDERS, check_same, check_there, check_vocabularies, fingerprint
+from .folders_lira import located
+from .hub_lira import CHECKSUMS, LOCATION, upload_modified_files
+from .tokenizers_lira import FILES, FOLDERS, check_readable, check_same, check_there, check_vocabularies, fingerprint
 
 logger = logging.get_logger(__name__)
 
@@ -144,7 +144,11 @@ class LiraProcessor(ProcessorMixin):
         llm = [] if declared.get("llm_folder") is None else ["llm"]
         check_there(folder, [*PATHS, *llm])
         kwargs["trust_remote_code"] = False
-        processor = super().from_pretrained(folder, **kwargs)
+        try:
+            processor = super().from_pretrained(folder, **kwargs)
+        except ValueError:  # which may name no file
+            check_readable(folder)
+            raise
         if llm:
             processor._llm_tokenizer = AutoTokenizer.from_pretrained(folder / FOLDERS["llm"], trust_remote_code=False)
         if "fingerprints" in declared:  # older folders have none

@@ -4,6 +4,7 @@ transformers reads the tokenizer of the root where a subfolder is missing, with 
 """
 
 import hashlib
+import json
 from operator import itemgetter
 from pathlib import Path
 
@@ -13,7 +14,8 @@ FOLDERS = {"multilingual": "", "english": "english_tokenizer", "llm": "llm_token
 FILES = (
     "config.json", "processor_config.json", "config_sentence_transformers.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "bpe.codes", "tokenizer.model", "spiece.model", "spm.model",
-    "sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json", *(f"{folder}/*" for folder in FOLDERS.values() if folder),
+    "sentencepiece.bpe.model", "sentencepiece.model", "source.spm", "target.spm", "target_vocab.json", "dict.txt", "entity_vocab.json",
+    "byte_maps.json", "chat_template.jinja", "chat_template.json", *(f"{folder}/*" for folder in FOLDERS.values() if folder),
 )  # fmt: skip
 PROBES = (
     "TV 55 inch, 4K!", "Áo thun nữ màu đen cỡ 42", "ทีวี ๕๕ นิ้ว สีดำ", "sepatu biru Rp1.250.000", "لال سوتی لباس ۴۲", "লাল সুতির জামা ৪২", "pulang damit",
@@ -40,11 +42,22 @@ def check_same(folder: Path, tokenizers: dict, saved: dict[str, str]) -> None:
     for name, tokenizer in tokenizers.items():
         found = fingerprint(tokenizer)
         if found != saved.get(name):
+            check_readable(folder)
             known = next((f"; it is the {other} one" for other, each in saved.items() if each == found), "")
             raise ValueError(
                 f"{name} tokenizer: the one in {folder / FOLDERS[name]} is not the one that was saved with this processor (another "
                 f"vocabulary, or other tokens for the same text){known}; restore it, or save the processor again"
             )
+
+
+def check_readable(folder: Path) -> None:
+    """Raises ValueError for a tokenizer.json that is not whole; transformers may take the root's in its place."""
+    for file in (folder / each / "tokenizer.json" for each in FOLDERS.values()):
+        try:
+            if file.exists():
+                json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:  # no JSON, or no text
+            raise ValueError(f"{file}: not whole; it is no JSON file; restore it, or save the processor again") from None
 
 
 def check_vocabularies(folder: Path, tokenizers: dict) -> None:

@@ -126,7 +126,40 @@ def test_a_file_of_the_cache_that_was_changed_is_not_served(hub, monkeypatch, sm
     if offline:
         with pytest.raises(OSError, match="model.safetensors: its content has the hash"):
             fetch(REPO, local_files_only=True)
+        assert (snapshot / "model.safetensors").read_bytes()[:5] == b"other"  # it cannot be had again, so it is not thrown away
     assert_whole(fetch(REPO))
+
+
+def test_a_cache_that_cannot_be_written_serves_what_it_holds(hub, tmp_path, monkeypatch):
+    """Whether LiRA or another program has filled it, with a network and without; no permission stops root, so here the call fails itself."""
+    from huggingface_hub import snapshot_download
+
+    def refused(**where):
+        raise PermissionError(13, "Permission denied", where["dir"])
+
+    fetch(REPO, cache_dir=tmp_path / "ours")
+    snapshot_download(REPO, cache_dir=tmp_path / "theirs")
+    monkeypatch.setattr(hub_lira.tempfile, "mkstemp", refused)
+    for cache in ("ours", "theirs"):
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / cache).rglob("*")}
+        assert_whole(fetch(REPO, cache_dir=tmp_path / cache))
+        assert_whole(fetch(REPO, cache_dir=tmp_path / cache, local_files_only=True))
+        assert {path: path.stat().st_mtime_ns for path in (tmp_path / cache).rglob("*")} == before
+
+
+def test_notes_in_the_cache_are_written_when_they_are_new(hub, tmp_path):
+    def notes() -> dict:
+        return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for name in ("lira.json", "main") for path in tmp_path.rglob(name)}
+
+    fetch(REPO)
+    before = notes()
+    assert before.keys() == {"lira.json", "main"}
+    fetch(REPO)
+    assert notes() == before
+    ref = next(tmp_path.rglob("refs/main"))
+    ref.write_text("0" * 40)
+    fetch(REPO)
+    assert ref.read_text() == hub.commit
 
 
 def test_a_large_file_is_read_once(hub, monkeypatch):
@@ -183,3 +216,8 @@ def test_a_folder_is_compared_with_its_checksums(tmp_path, spoil, said):
     spoil(tmp_path)
     with pytest.raises(ValueError, match=said):
         check_files(tmp_path)
+    if "no checksums" not in said:
+        spoiled = said.split(":")[0]
+        check_files(tmp_path, [path for path in FILES if path != spoiled])
+        with pytest.raises(ValueError, match=said):
+            check_files(tmp_path, [f"*{Path(spoiled).name}"])

@@ -12,15 +12,28 @@ import pytest
 import torch
 from huggingface_hub import HfApi, constants
 from loopback_hub import LoopbackHub
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from small_backbones import SENTENCES, SMALL, stirred
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import AutoModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
+from transformers import (
+    AutoModel,
+    BartphoTokenizer,
+    LukeTokenizer,
+    MarianTokenizer,
+    MLukeTokenizer,
+    MyT5Tokenizer,
+    PhobertTokenizer,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+    XLMRobertaTokenizer,
+)
 
 from lira_hf import LiraConfig, LiraForCausalLM, LiraForPreTraining, LiraForRetrieval, LiraForSequenceClassification, LiraProcessor
-from lira_hf.modeling.tokenizers_lira import fingerprint
+from lira_hf.modeling.tokenizers_lira import FILES, fingerprint
 from lira_hf.training.adapters import adapted, merged
 
 NAMES = {"multilingual": "org/xlm-r", "english": "org/bert", "llm": "org/qwen3-lm"}
@@ -379,6 +392,80 @@ def test_no_pickle_is_read_or_asked_for(hub, backbones, referred, tmp_path):
     assert not any("pytorch_model.bin" in request for request in hub.requests if request.startswith("GET"))
 
 
+def adapter(model, folder: Path, **config) -> dict[str, torch.Tensor]:
+    """A folder with an adapter of a model, whose weights it returns."""
+    peft = get_peft_model(model, LoraConfig(r=2, target_modules=r"lira\.multilingual\..*\.(query|value)", init_lora_weights=False))
+    peft.save_pretrained(folder)
+    edit(folder / "adapter_config.json", lambda saved: saved.update(config))
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def test_an_adapter_is_read_from_safetensors_and_never_from_a_pickle(hub, model, processor, tmp_path):
+    before = answer(model, processor)
+    model.save_pretrained(tmp_path / "base")
+    upload(hub, tmp_path / "base", "org/base")
+    weights = adapter(model, tmp_path / "adapter", base_model_name_or_path="org/base")
+    expected = answer(model, processor)
+    assert (expected - before).abs().max() > 1e-3
+    upload(hub, tmp_path / "adapter", "org/adapter")
+    shutil.copytree(tmp_path / "base", tmp_path / "both")
+    shutil.copytree(tmp_path / "adapter", tmp_path / "both", dirs_exist_ok=True)
+
+    loaded = LiraForRetrieval.from_pretrained(tmp_path / "base")
+    loaded.load_adapter(tmp_path / "adapter")
+    for each in (loaded, LiraForRetrieval.from_pretrained(tmp_path / "both"), AutoModel.from_pretrained("org/adapter")):
+        torch.testing.assert_close(answer(each, processor), expected)
+
+    torch.save(weights, tmp_path / "both/adapter_model.bin")
+    (tmp_path / "both/adapter_model.safetensors").unlink()
+    with pytest.raises(OSError, match="both/adapter_model.safetensors: missing; .*never from a pickle"):
+        LiraForRetrieval.from_pretrained(tmp_path / "both")
+    api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    api.create_repo("org/pickled-adapter")
+    for file, name in (("adapter/adapter_config.json", "adapter_config.json"), ("both/adapter_model.bin", "adapter_model.bin")):
+        api.upload_file(path_or_fileobj=tmp_path / file, path_in_repo=name, repo_id="org/pickled-adapter")
+    with pytest.raises(OSError, match="adapter_model.safetensors: missing; .*never from a pickle"):
+        AutoModel.from_pretrained("org/pickled-adapter")
+    assert not any("adapter_model.bin" in request for request in hub.requests if request.startswith("GET"))
+
+
+def test_an_adapter_of_the_hub_is_compared_with_its_hash(hub, model, processor, tmp_path):
+    model.save_pretrained(tmp_path / "base")
+    adapter(model, tmp_path / "adapter")
+    upload(hub, tmp_path / "adapter", "org/checked-adapter")
+    fault = hub.add_fault("corrupt", match="/resolve/.*/adapter_model.safetensors", method="GET")
+    loaded = LiraForRetrieval.from_pretrained(tmp_path / "base")
+    loaded.load_adapter("org/checked-adapter", adapter_kwargs={"cache_dir": tmp_path / "cache"})
+    assert fault.hits == 1 and torch.equal(answer(loaded, processor), answer(model, processor))
+
+
+def test_what_is_no_lira_model_is_refused_by_name(hub, backbones, tmp_path):
+    for name in ("org/bert", backbones["bert"]):
+        with pytest.raises(ValueError, match=f"^{name}: no LiRA model; the model_type in its config.json is 'bert', not 'lira'"):
+            LiraForRetrieval.from_pretrained(name)
+    with pytest.raises(ValueError, match=f"^{tmp_path}: no LiRA model; there is no config.json"):
+        LiraForRetrieval.from_pretrained(tmp_path)
+
+
+def test_a_folder_opens_whatever_became_of_files_that_opening_does_not_read(model, processor, tmp_path):
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    checksums = {path.relative_to(tmp_path).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    checksums |= {"results/laz.json": "0" * 64, "onnx/model.onnx": "0" * 64}  # measured again, and removed
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/laz.json").write_text("{}")
+    (tmp_path / "checksums.json").write_text(json.dumps({"sha256": checksums}))
+    assert torch.equal(answer(LiraForRetrieval.from_pretrained(tmp_path), LiraProcessor.from_pretrained(tmp_path)), answer(model, processor))
+    (tmp_path / "model.safetensors").unlink()  # as for ONNX
+    LiraProcessor.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="model.safetensors: missing"):
+        LiraForRetrieval.from_pretrained(tmp_path)
+    edit(tmp_path / "english_tokenizer/tokenizer.json", lambda state: state["model"].update(merges=[]))
+    with pytest.raises(ValueError, match="english_tokenizer/tokenizer.json: its sha256 is"):
+        LiraProcessor.from_pretrained(tmp_path)
+
+
 def test_no_configuration_makes_code_of_a_backbone_run(hub, backbones, processor, referred, tmp_path):
     """Neither the backbone's own configuration nor LiRA's copy of it, even where LiRA's own code is trusted."""
     copy, mark = Path(shutil.copytree(backbones["bert"], tmp_path / "bert")), tmp_path / "ran"
@@ -514,6 +601,18 @@ def test_tokenizers_that_have_changed_places_are_refused(saved):
         os.replace(spare, sub)
     with pytest.raises(ValueError, match="multilingual tokenizer: the one in .* is not the one that was saved .*it is the english one"):
         LiraProcessor.from_pretrained(saved)
+
+
+def test_a_tokenizer_that_was_cut_short_is_named(saved):
+    file = saved / "english_tokenizer/tokenizer.json"
+    os.truncate(file, 500)
+    with pytest.raises(ValueError, match=f"{file}: not whole"):
+        LiraProcessor.from_pretrained(saved)
+
+
+def test_files_of_tokenizers_that_have_other_names_are_fetched():
+    for kind in (BartphoTokenizer, MarianTokenizer, LukeTokenizer, MLukeTokenizer, MyT5Tokenizer, PhobertTokenizer, XLMRobertaTokenizer):
+        assert set(kind.vocab_files_names.values()) <= set(FILES), kind
 
 
 def test_another_tokenizer_is_refused_even_with_the_same_vocabulary(saved):

@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import loopback_hub
 import pytest
 import torch
+from client_of_hub import client_of
+from huggingface_hub import HfApi
+from loopback_hub import LoopbackHub
 from small_backbones import SENTENCES, SMALL, stirred
 from transformers.dynamic_module_utils import get_relative_import_files
 
@@ -115,6 +119,67 @@ def test_both_folders_hold_the_code_and_the_whole_auto_map(opened):
         assert json.loads((each / "config.json").read_text())["auto_map"] == modeling.AUTO_MAP
         assert json.loads((each / "processor_config.json").read_text())["auto_map"]["AutoProcessor"] == modeling.AUTO_MAP["AutoProcessor"]
     assert {path.name for path in folder.iterdir()} == {path.name for path in again.iterdir()}
+
+
+# ---- a wrong byte on the way ---------------------------------------------------------------------------------------------
+
+FROM_THE_HUB = """
+from transformers import AutoModel, AutoProcessor
+trusted, found = dict(trust_remote_code=True), []
+for _ in range({calls}):
+    try:
+        processor = AutoProcessor.from_pretrained("org/lira", **trusted) if {first!r} == "processor" else None
+        model = AutoModel.from_pretrained("org/lira", **trusted)
+        processor = processor or AutoProcessor.from_pretrained("org/lira", **trusted)
+        found.append(model.encode({texts!r}, processor=processor, language="th").tolist())
+    except OSError as error:
+        found.append(str(error))
+answer(found)
+"""
+
+
+@pytest.fixture(scope="module")
+def hub(opened, tmp_path_factory):
+    with LoopbackHub(tmp_path_factory.mktemp("hub")) as hub:
+        with client_of(hub, tmp_path_factory.mktemp("publisher")):
+            api = HfApi(endpoint=hub.endpoint, token=hub.token)
+            api.create_repo("org/lira")
+            api.upload_folder(repo_id="org/lira", folder_path=opened[2])
+        yield hub
+
+
+def from_the_hub(hub, home, first="model", calls=1, **variables):
+    return hub.client(FROM_THE_HUB.format(first=first, calls=calls, texts=INPUT["text"]), home, **{"HF_HUB_OFFLINE": "0"} | variables)
+
+
+CONFIGURED = ("config.json", b'"correction_scale": 1.0', b'"correction_scale": 0.0')
+COMPUTED = ("lasr_lira.py", b"base + self", b"base - self")
+DEFAULT = ("configuration_lira.py", b"correction_scale: float = 1.0", b"correction_scale: float = 0.0")
+PROCESSED = ("processing_lira.py", b"index(row.language) + 1", b"index(row.language) - 1")
+
+
+@pytest.mark.parametrize(
+    "wrong, first, refused",
+    [((CONFIGURED, COMPUTED), "model", False), ((DEFAULT,), "model", True), ((PROCESSED,), "processor", True)],
+    ids=["before it is used", "configuration in use", "processor in use"],
+)
+def test_a_wrong_byte_of_what_transformers_downloads_gives_no_other_vectors(wrong, first, refused, hub, opened, processor, tmp_path, monkeypatch):
+    def flipped(data: bytes) -> bytes:
+        for _, right, other in wrong:
+            data = data.replace(right, other, 1)
+        return data
+
+    monkeypatch.setattr(loopback_hub, "flipped", flipped)
+    hub.reset()
+    met = [hub.add_fault("corrupt", match=f"/resolve/.*/{file}", method="GET") for file, _, _ in wrong]
+    found = from_the_hub(hub, tmp_path, first, 2 if refused else 1)
+    assert [fault.hits for fault in met] == [1] * len(wrong) and all(right in (opened[2] / file).read_bytes() for file, right, _ in wrong)
+    if refused:  # it was imported before any code of ours could look at it
+        assert f"{wrong[0][0]}: not whole when it was imported" in found[0]
+    expected = opened[1].lira(**processor(INPUT["text"], language="th")).embeddings.detach()
+    torch.testing.assert_close(torch.tensor(found[-1]), expected, atol=1e-5, rtol=0)
+    if not refused:
+        assert from_the_hub(hub, tmp_path, HF_HUB_OFFLINE="1") == found  # what was kept is right
 
 
 # ---- the files themselves ------------------------------------------------------------------------------------------------
