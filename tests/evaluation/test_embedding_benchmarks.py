@@ -309,7 +309,8 @@ def test_texts_are_written_for_translation(folder, folders, tmp_path, capsys):
 def test_results_stand_beside_the_weights_of_a_lira_model(folder, folders, tmp_path):
     found = evaluate(folder, "sts22", data=folders["sts22"], systems=["lira"], output=tmp_path)
     with open(f"{folder}/results/sts22.json") as file:
-        assert json.load(file) == found
+        kept = json.load(file)
+    assert kept.pop("weights") and kept == found
     assert found["metric"] == "pearson" and len(found["systems"]["lira"]["languages"]) == 18 and found["revision"]
 
 

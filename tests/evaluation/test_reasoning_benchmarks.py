@@ -283,7 +283,8 @@ def test_evaluate_answers_with_all_systems_and_goes_on_after_a_kill(folder, fold
     }
     assert found["translations"] == {"from": "table.jsonl", "digest": found["translations"]["digest"], "texts": 12, "translated": 12}
     with open(f"{folder}/results/mgsm.json") as file:
-        assert json.load(file) == found
+        kept = json.load(file)
+    assert kept.pop("weights") and kept == found
     evaluate(folder, "mgsm", **given)
     assert len(calls) == 9
 
