@@ -25,7 +25,7 @@ import torch.nn.functional as F
 
 from lira_hf.collation import Product, Query, RetrievalData, reference
 from lira_hf.environment import together_made_with
-from lira_hf.evaluation.studies.arms import ABLATION, CONTROLS, jobs_of
+from lira_hf.evaluation.studies.arms import ABLATION, CONTROLS, few_shot_arms, jobs_of
 from lira_hf.evaluation.studies.intervals import bootstrap
 from lira_hf.evaluation.studies.rigs import Rig, anchor, anchoring_folder, arm_file, fill_features, rig_of, train_arm
 from lira_hf.evaluation.studies.running import clusters_of, opened, prepared, values_of
@@ -63,9 +63,7 @@ def unscored_rig(recipe: Recipe, percent: int) -> Rig:
 
 
 def few_rig(recipe: Recipe, study: Study, seed: int) -> Rig:
-    steps = study.few_shot.steps[FEW]
-    every = max(1, steps // study.few_shot.evaluations)
-    rig = opened(recipe).part(seed, FEW, max_steps=steps, warmup_steps=steps // 10, eval_steps=every, save_steps=every)
+    rig = opened(recipe).part(seed, FEW, **few_shot_arms(study.few_shot)["lira", FEW].retrieval)
     return replace(rig, recipe=rig.recipe.model_copy(update={"output": str(Path(recipe.output) / "critics" / "few")}))
 
 

@@ -243,7 +243,6 @@ class LiraConfig(PreTrainedConfig):
         if not Path(pretrained_model_name_or_path).exists():
             where = {name: kwargs.pop(name) for name in LOCATION if name in kwargs}
             revision, patterns = kwargs.pop("revision", None), below(kwargs.get("subfolder") or "", ["config.json"])
-            revision = getattr(revision, "resolved", revision)  # the commit, which transformers may have looked up
             pretrained_model_name_or_path = fetch(str(pretrained_model_name_or_path), revision=revision, patterns=[*patterns, *CODE], **where)
             check_code(pretrained_model_name_or_path)
         return super().get_config_dict(pretrained_model_name_or_path, **kwargs)

@@ -21,7 +21,7 @@ def located(name: str, patterns: tuple[str, ...], revision: str | None = None, s
     if folder.is_dir():
         check_files(folder, opened)
         return folder, None
-    folder = fetch(str(name), revision=getattr(revision, "resolved", revision), patterns=opened, **where)  # transformers has resolved some
+    folder = fetch(str(name), revision=revision, patterns=opened, **where)
     check_code(folder)
     return folder, folder.name
 

@@ -1,4 +1,4 @@
-"""Downloads from the Hub that end whole or with one error.
+"""The Hub: downloads that end whole or with one error, the code that came with them, and transformers' own uploads.
 
 The Hub's own client does not look at what it has downloaded, only at its length, and gives up at a connection that is reset or a
 file that is answered with 503. `fetch` compares every file with the hash that the Hub lists for it, removes one that differs and asks
@@ -62,6 +62,7 @@ def fetch(
         subfolder: only what is below it. patterns: only what matches one of these, as paths in the subfolder.
     Returns the snapshot's folder, whose name is the commit (also with a subfolder). Raises OSError that names the file, or the repository,
     and the reason: nothing like it exists, no access, no network, or still wrong after TRIES attempts."""
+    revision = getattr(revision, "resolved", revision)  # the commit, where transformers has looked it up
     home = Path(cache_dir or constants.HF_HUB_CACHE).expanduser() / f"models--{repo_id.replace('/', '--')}"
     record = read_record(home)
     offline = local_files_only or constants.HF_HUB_OFFLINE

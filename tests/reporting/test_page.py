@@ -13,8 +13,7 @@ from markdown_it import MarkdownIt
 from lira_hf.reporting import results
 from lira_hf.reporting.page import Report, html, report
 from lira_hf.reporting.plots import looks
-from lira_hf.reporting.readme import kinds_of_query
-from lira_hf.reporting.tables import LABELS
+from lira_hf.reporting.tables import LABELS, kinds_of_query
 
 PARTS = ("ablation study", "noise study", "few-shot study", "study of backbones", "certificate", "training log", "results by kind of query")
 

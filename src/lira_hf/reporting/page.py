@@ -19,8 +19,7 @@ import yaml
 
 from lira_hf.reporting.card import certificate, place
 from lira_hf.reporting.plots import bars, curves, dots, histories
-from lira_hf.reporting.readme import kinds_of_query
-from lira_hf.reporting.tables import label, markdown, plain, table
+from lira_hf.reporting.tables import kinds_of_query, label, markdown, plain, table, with_interval
 
 BENCHMARKS = {  # word in a results file's `benchmark`: how it is measured
     "LazRetrieval": "laz", "BelebeleRetrieval": "belebele", "MLQARetrieval": "mlqa", "STS22": "sts22", "MGSM": "mgsm", "X-CSQA": "xcsqa",
@@ -170,11 +169,6 @@ def said(found: Found) -> list[str]:
 
 def points(value: float | None) -> str:
     return "–" if value is None else f"{value:+.1f}"
-
-
-def with_interval(one: dict, sign: bool = True) -> str:
-    low, high = one["interval"]
-    return f"{one['mean']:+.1f} ({low:+.1f} to {high:+.1f})" if sign else f"{one['mean']:.1f} ({low:.1f} to {high:.1f})"
 
 
 def seeds_of(one: dict) -> str:

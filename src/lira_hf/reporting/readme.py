@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lira_hf.reporting.tables import LABELS, label, markdown, over_seeds, table
+from lira_hf.reporting.tables import LABELS, kinds_of_query, label, markdown, over_seeds, table, with_interval
 
 
 def fill_between(text: str, name: str, content: str) -> str:
@@ -126,15 +126,11 @@ def graphs(found: dict) -> str:
     return f"{'; '.join(told)}; nDCG@10 of the model itself {score['lira']:.2f}."
 
 
-def interval(one: dict) -> str:
-    return f"{one['mean']:+.1f} ({one['interval'][0]:+.1f} to {one['interval'][1]:+.1f})"
-
-
 def ablation(found: dict) -> str:
     """A table of what is lost without each part, and against the simplest head; the heaviest loss first."""
     parts = {name: one for name, one in found["differences"].items() if name.startswith("without_") or name == "pooled_head"}
     body = [
-        [label(name), f"{found['systems'][name]['average']:.1f}", interval(one), "yes" if one["interval"][1] < 0 else "no"]
+        [label(name), f"{found['systems'][name]['average']:.1f}", with_interval(one), "yes" if one["interval"][1] < 0 else "no"]
         for name, one in sorted(parts.items(), key=lambda pair: pair[1]["mean"])
     ]
     return table([f"LiRA {found['systems'][found['baseline']]['average']:.1f}", "nDCG@10", "difference", "interval below 0"], body)
@@ -155,17 +151,6 @@ def query_noise(found: dict) -> str:
     return kinds_of_query(found["query_noise"]["concat"], "the frozen concatenation")
 
 
-def kinds_of_query(differences: dict, other: str) -> str:
-    """LiRA minus another system by kind of query, in words."""
-    above = [kind for kind, one in differences.items() if one["interval"][0] > 0]
-    below = [f"{kind} {interval(one)}" for kind, one in differences.items() if one["interval"][1] < 0]
-    open_ = [kind for kind, one in differences.items() if one["interval"][0] <= 0 <= one["interval"][1]]
-    parts = [f"above {other} on {', '.join(above)}"] if above else []
-    parts += [f"not surely above or below on {', '.join(open_)}"] if open_ else []
-    parts += [f"**below on {', '.join(below)}**"] if below else []
-    return f"LiRA is {'; '.join(parts)}."
-
-
 def few_shot(found: dict) -> str:
     """From the fewest training rows to all."""
     told = []
@@ -179,7 +164,7 @@ def few_shot(found: dict) -> str:
 def critics(found: dict) -> str:
     """A table and a sentence from the results of benchmarks/critics.py."""
     body = [
-        [f"{percent} %", *(f"{score:.1f}" for score in one["ndcg@10"].values()), interval(one["difference"])]
+        [f"{percent} %", *(f"{score:.1f}" for score in one["ndcg@10"].values()), with_interval(one["difference"])]
         for percent, one in found["missing"].items()
     ]
     few = found["few"]
@@ -189,7 +174,7 @@ def critics(found: dict) -> str:
     return table(header, body) + (
         f"\n\nCosine of the picked candidate and the perfect translation in the frozen English model, by what picks it: {picked}."
         f"\n\nStage 2 on {few['percent']} % of the rows: after {first} {scores[first]:.1f}, after {second} {scores[second]:.1f}; "
-        f"{interval(few['difference'])}."
+        f"{with_interval(few['difference'])}."
     )
 
 
@@ -199,7 +184,9 @@ def pairs(found: dict) -> str:
     body = []
     for name, pair in found["pairs"].items():
         kinds = " + ".join(f"{each['kind']} {each['width']}" for each in pair["backbones"].values())
-        body.append([f"{name}: {kinds}", f"{pair['systems']['lira']['average']:.1f}", *(interval(pair["differences"][other]) for other in others)])
+        body.append(
+            [f"{name}: {kinds}", f"{pair['systems']['lira']['average']:.1f}", *(with_interval(pair["differences"][other]) for other in others)]
+        )
     return table(["backbones, by width", "LiRA", *(f"above {label(other)}" for other in others)], body)
 
 

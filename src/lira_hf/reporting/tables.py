@@ -94,3 +94,20 @@ def table(header: list[str], body: list[list[str]]) -> str:
 def plain(text: str) -> str:
     """A text from elsewhere as Markdown that shows it as it is."""
     return re.sub(r"([\\`*_<>\[\]])", r"\\\1", text)
+
+
+def with_interval(one: dict, sign: bool = True) -> str:
+    """A mean and its interval, with their signs where it is a difference."""
+    low, high = one["interval"]
+    return f"{one['mean']:+.1f} ({low:+.1f} to {high:+.1f})" if sign else f"{one['mean']:.1f} ({low:.1f} to {high:.1f})"
+
+
+def kinds_of_query(differences: dict, other: str) -> str:
+    """LiRA minus another system by kind of query, in words."""
+    above = [kind for kind, one in differences.items() if one["interval"][0] > 0]
+    below = [f"{kind} {with_interval(one)}" for kind, one in differences.items() if one["interval"][1] < 0]
+    undecided = [kind for kind, one in differences.items() if one["interval"][0] <= 0 <= one["interval"][1]]
+    parts = [f"above {other} on {', '.join(above)}"] if above else []
+    parts += [f"not surely above or below on {', '.join(undecided)}"] if undecided else []
+    parts += [f"**below on {', '.join(below)}**"] if below else []
+    return f"LiRA is {'; '.join(parts)}."
