@@ -364,6 +364,7 @@ def test_a_models_certificate_and_the_same_after_a_kill(folder, tmp_path, capsys
     found = certify(model, data, tmp_path / "one", **OPTIONS)
     assert found == json.loads((tmp_path / "one" / "certificate.json").read_text())
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["certificate.json", "certificate.png"]
+    assert not (Path(model) / "results" / "certificate.json").exists()  # of one language alone: not for the card
     assert found["word"] == "empirical" and found["overall"]["rows"] == found["languages"]["id"]["rows"] == len(read(data, "id", "test").queries)
     for group in (found["overall"], *found["languages"].values(), *found["slices"].values()):
         assert set(group) == set(FIGURES)

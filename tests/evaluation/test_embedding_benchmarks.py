@@ -23,7 +23,7 @@ from lira_hf.evaluation.finished import quiet
 from lira_hf.evaluation.metrics import mrr, ndcg, recall, top_k
 from lira_hf.evaluation.mteb_encoder import LiraEncoder, SystemEncoder
 from lira_hf.evaluation.ranking import correlations
-from lira_hf.evaluation.systems import LiraSystem, open_systems
+from lira_hf.evaluation.systems import LiraSystem, SentenceSystem, open_systems
 from lira_hf.evaluation.translations import Translations, row_of
 
 
@@ -248,6 +248,17 @@ def test_a_sentence_transformer_with_more_modules_is_run_by_itself(backbones, tm
 
 
 # ---- the command -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_sentence_transformer_with_another_pooling_is_another(backbones):
+    from sentence_transformers.models import Pooling, Transformer
+
+    digests = []
+    for mode in ("mean", "cls"):
+        transformer = Transformer(backbones["xlm-r"])
+        sentences = SentenceTransformer(modules=[transformer, Pooling(32, pooling_mode=mode)], device="cpu")
+        digests.append(SentenceSystem(sentences, "multilingual_only", None).digest)
+    assert digests[0] != digests[1]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """MGSM and X-CSQA through lm-evaluation-harness: its scores are ours on the same outputs, and LiRA reads what it should."""
 
 import json
+import shutil
 from dataclasses import replace
 from decimal import Decimal
 
@@ -334,3 +335,18 @@ def test_wrong_arguments_are_refused_by_name(options, message, folder, folders, 
     model = backbones["t5"] if options.pop("model", None) else folder
     with pytest.raises(ValueError, match=message):
         evaluate(model, **{"data": folders[options["benchmark"]], "output": tmp_path / "out", **options})
+
+
+def test_a_result_is_never_that_of_another_configuration(llms, tmp_path):
+    """Of the same weights: how they are read, generated from and talked to are part of what a result is kept by."""
+    digests = []
+    for path, change in {"config.json": {"rms_norm_eps": 10.0}, "generation_config.json": {"repetition_penalty": 1.5}}.items():
+        copy = shutil.copytree(llms["qwen3-lm"], tmp_path / f"other {path}")
+        (copy / path).write_text(json.dumps(json.loads((copy / path).read_text()) | change))
+        digests.append(open_speakers(str(copy), ["no_translation"], device="cpu")["no_translation"].digest)
+    for template in ("{{ messages[0]['content'] }}", "{{ messages[0]['content'] }}!"):
+        copy = shutil.copytree(llms["qwen3-lm"], tmp_path / f"talks {len(digests)}")
+        (copy / "chat_template.jinja").write_text(template)
+        digests.append(open_speakers(str(copy), ["no_translation"], device="cpu")["no_translation"].digest)
+    digests.append(open_speakers(llms["qwen3-lm"], ["no_translation"], device="cpu")["no_translation"].digest)
+    assert len(set(digests)) == len(digests)

@@ -3,6 +3,7 @@
 import json
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -102,6 +103,46 @@ def test_where_seeds_alone_vary_few_of_them_cover_too_little(count, least, most)
 def test_tables_without_a_mean_are_refused(shapes):
     with pytest.raises(ValueError, match="values"):
         bootstrap({str(number): np.zeros(shape) for number, shape in enumerate(shapes)})
+
+
+def test_queries_that_share_an_exact_product_are_one_cluster():
+    grades = [{"a": 3, "x": 0}, {"b": 3, "a": 2}, {"a": 3, "c": 3}, {"c": 3}, {"x": 0}, {"d": 1}]  # the fifth has nothing relevant
+    queries = [SimpleNamespace(judged=judged) for judged in grades]
+    rig = SimpleNamespace(data={"test": [SimpleNamespace(language="th", queries=queries)]})
+    assert running.clusters_of(rig)["th"].tolist() == [0, 1, 0, 0, 2]  # a partial match is not shared
+    assert running.clusters_of(rig, {"th": [1, 3, 4]})["th"].tolist() == [1, 0, 2]
+
+
+# ---- what an arm is ----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_arm_is_another_with_another_stage_1_or_other_draws(config, tmp_path):
+    recipe, _ = load_study(written(config, tmp_path), tmp_path)
+    rig = rigs.Rig(recipe, None, None, None, {"train": []}, "fingerprint")
+    other = [
+        replace(rig, recipe=recipe.model_copy(update=change))
+        for change in ({"products_per_query": 7}, {"language_temperature": 3.0}, {"anchoring": recipe.anchoring | {"max_steps": 9}})
+    ]
+    found = [rigs.identity(rig, {}, "retrieval", anchoring) for anchoring in ({}, {"contrast_weight": 0.0}, None)]
+    found += [rigs.identity(each, {}, "retrieval", {}) for each in other] + [rigs.identity(replace(rig, fingerprint="other"), {}, "retrieval", {})]
+    assert len({json.dumps(each, sort_keys=True) for each in found}) == len(found) == 7
+
+
+def test_grades_are_part_of_a_rigs_fingerprint(config, tmp_path):
+    recipe, _ = load_study(written(config, tmp_path), tmp_path)
+    first = rigs.rig_of(recipe)
+    for query in first.data["test"][0].queries:
+        query.judged = {product: 3 - grade for product, grade in query.judged.items()}
+    assert rigs.rig_of(recipe, first.data).fingerprint != first.fingerprint == rigs.rig_of(recipe).fingerprint
+
+
+def test_a_stage_1_that_does_not_say_how_it_was_made_is_refused(tmp_path):
+    (tmp_path / "anchoring" / "model").mkdir(parents=True)
+    with pytest.raises(ValueError, match="anchoring' does not say how it was trained"):
+        rigs.check_anchoring(tmp_path / "anchoring", {})
+    (tmp_path / "anchoring" / "made_by.json").write_text('{"made_by": {"fields": 1}}')
+    with pytest.raises(ValueError, match="anchoring' was trained with other fields; give another folder, or delete it"):
+        rigs.check_anchoring(tmp_path / "anchoring", {"fields": 2})
 
 
 # ---- fewer rows ------------------------------------------------------------------------------------------------------------------
@@ -335,6 +376,10 @@ def test_noise_is_measured_on_the_finished_arms(config, built, tmp_path):
     assert found["curves"]["mixed"]["lira"][0]["mean"] == pytest.approx(lira, abs=1e-2)
     half = found["at_half"]["wrong_type"]
     assert half["half_of_english_minus_lira"]["mean"] == pytest.approx(half["lost"]["english_trained"] / 2 - half["lost"]["lira"], abs=1e-3)
+    measured = tmp_path / "out" / "runs" / "0" / "noise-lira.json"
+    measured.write_text(json.dumps(json.loads(measured.read_text()) | {"of": "another"}))
+    with pytest.raises(ValueError, match="noise-lira.json' was measured of another model"):
+        run_study("noise", written(config, tmp_path), tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -117,9 +117,8 @@ def certify(
     found = finite(found)
     found["card"] = card(found)
     write_json(Path(output) / "certificate.json", found)
-    if (
-        split == "test" and languages is None and (Path(model_folder) / "config.json").is_file()
-    ):  # a part is not for the card; nor is a Hub id a folder
+    whole = split == "test" and languages is None  # a part of it must not take the place of the whole in the card
+    if whole and (Path(model_folder) / "config.json").is_file():  # a Hub id is no folder, and must not become one
         keep(found, model_folder, "certificate")
     limit = bounds(rows, found["constants"]["c"])["bound_blind"].value
     points, start = {}, 0
